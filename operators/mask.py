@@ -34,7 +34,7 @@ class Mask:
     def __call__(self, x: Tensor) -> Tensor:
         shape, n = tuple(self.mask.shape), self.mask.ndim
         if x.ndim <= n or tuple(x.shape[-n:]) != shape:
-            raise ValueError(f"x has shape {tuple(x.shape)}, but the mask observes fields (B, ..., {str(shape)[1:-1]}).")
+            raise ValueError(f"x has shape {tuple(x.shape)}, but the mask sees fields (B, ..., {str(shape)[1:-1]}).")
         return x.flatten(-n)[..., self._index.to(x.device)]
 
     def adjoint(self, y: Tensor) -> Tensor:

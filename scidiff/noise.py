@@ -1,7 +1,7 @@
 r"""Laws of a measurement ``y`` given the noiseless one ``z``, both (B, \*Y).
 
-Gaussian noises offer ``whiten(r)``, which turns a residual ``r = y - z`` into one with unit variance per real number.
-Whitening is linear; ``whiten_adjoint`` is its adjoint, and ``whiten_adjoint(whiten(r))`` applies the inverse covariance.
+Gaussian noises offer ``whiten(r)``, which turns a residual ``r = y - z`` into one with unit variance per real
+number. Whitening is linear; ``whiten_adjoint`` is its adjoint; both in turn apply the inverse covariance.
 Complex measurements: every standard deviation is per real component, so that :math:`E|n|^2 = 2\,\mathrm{std}^2`.
 """
 
@@ -151,14 +151,14 @@ class CoilNoise(_Gaussian):
             dim: Dimension of ``y`` that runs over receivers.
         """
         if samples.ndim != 2 or samples.shape[0] <= samples.shape[1]:
-            raise ValueError(f"samples must be (N, C) with more samples N than receivers C, got {tuple(samples.shape)}.")
+            raise ValueError(f"samples must be (N, C) with N > C, got {tuple(samples.shape)}.")
         wide = samples.to(torch.complex128 if samples.is_complex() else torch.float64)
         return cls(wide.mT @ wide.conj() / (len(wide) * (2 if samples.is_complex() else 1)), dim)
 
     def _along(self, name: str, r: Tensor) -> Tensor:
         rows = r.movedim(self.dim, -1)
         if rows.shape[-1] != self.cov.size:
-            raise ValueError(f"dimension {self.dim} of {tuple(r.shape)} has {rows.shape[-1]} receivers, not {self.cov.size}.")
+            raise ValueError(f"dimension {self.dim} of {tuple(r.shape)} must run over {self.cov.size} receivers.")
         return getattr(self.cov, name)(rows.reshape(-1, self.cov.size)).reshape(rows.shape).movedim(-1, self.dim)
 
     def whiten(self, r: Tensor) -> Tensor:
@@ -208,7 +208,7 @@ class PoissonNoise:
         return torch.poisson(rate.to(device), generator=generator).to(z.device) * self._gain(z)
 
     def log_prob(self, y: Tensor, z: Tensor) -> Tensor:
-        """Log probability of the counts ``y / gain``, (B,); minus infinity where ``z < 0``, or ``z = 0`` but ``y > 0``."""
+        """Log probability of the counts ``y / gain``, (B,); minus infinity if an entry has ``z < 0``, or ``z = 0 < y``."""
         gain = self._gain(y)
         counts, rate = y / gain, z / gain
         inside = rate >= 0

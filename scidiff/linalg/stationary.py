@@ -32,7 +32,7 @@ class Stationary(Spectral):
         if not 1 <= dims <= len(shape):
             raise ValueError(f"dims must be between 1 and {len(shape)} for fields of shape {shape}, got {dims}.")
         if spectrum.ndim < dims or tuple(spectrum.shape[-dims:]) != shape[-dims:]:
-            raise ValueError(f"the spectrum has shape {tuple(spectrum.shape)}, expected one that ends with {shape[-dims:]}.")
+            raise ValueError(f"the spectrum has shape {tuple(spectrum.shape)}, but must end with {shape[-dims:]}.")
         self._dims = tuple(range(-dims, 0))
         super().__init__(spectrum.detach(), shape, spectrum.dtype)
         mirrored = self.eigenvalues
@@ -52,7 +52,12 @@ class Stationary(Spectral):
 
     @classmethod
     def power_law(
-        cls, grid: Sequence[int], exponent: float = 4.0, cutoff: float = 3.0, variance: float = 1.0, channels: int | None = None
+        cls,
+        grid: Sequence[int],
+        exponent: float = 4.0,
+        cutoff: float = 3.0,
+        variance: float = 1.0,
+        channels: int | None = None,
     ) -> Stationary:
         r"""Random fields with :math:`\lambda(k) \propto (\kappa^2 + |k|^2)^{-\alpha/2}`, ``k`` in cycles per domain.
 

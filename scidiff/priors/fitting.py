@@ -36,7 +36,7 @@ def shrunk_covariance(data: Tensor, shrinkage: float | None = None) -> Tensor:
 def stationary_spectrum(data: Tensor, dims: int) -> tuple[Tensor, Tensor]:
     r"""Mean (\*X), constant over space, and power spectrum (\*X) of homogeneous fields (N, \*X)."""
     if not 1 <= dims < data.ndim:
-        raise ValueError(f"dims must be between 1 and {data.ndim - 1} for data of shape {tuple(data.shape)}, got {dims}.")
+        raise ValueError(f"data of shape {tuple(data.shape)} have no {dims} dimensions of space; give dims.")
     space = tuple(range(-dims, 0))
     mean = data.mean((0, *space), keepdim=True)
     power = torch.fft.fftn(data - mean, dim=space, norm="ortho").abs().square().mean(0)

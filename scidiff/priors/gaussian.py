@@ -101,7 +101,7 @@ class Standardised:
         """Fields (B, ``*X``) as real rows (B, d)."""
         if tuple(x.shape[1:]) != self.field_shape or x.is_complex() != self.complex:
             raise ValueError(
-                f"expected {'complex' if self.complex else 'real'} fields (B, {', '.join(map(str, self.field_shape))}), "
+                f"expected {'complex' if self.complex else 'real'} fields (B, *{self.field_shape}), "
                 f"got {tuple(x.shape)}, {x.dtype}; stack fields along the first axis."
             )
         return to_real(x).flatten(1)
@@ -118,7 +118,7 @@ class GaussianPrior(Standardised):
     Arguments:
         mean: Mean field :math:`m` in physical units, (\*X). A complex mean makes a prior of complex fields.
         cov: Covariance :math:`C` in squared physical units: a matrix (d, d), one variance, or a covariance of
-            `scidiff.linalg` on fields of d entries. For complex fields d counts real numbers, in the order of the state.
+            `scidiff.linalg` on fields of d entries. For complex fields d counts real numbers, in the state's order.
 
     Raises:
         ValueError: if sizes differ, or the covariance is not positive semi-definite or zero.
@@ -194,7 +194,9 @@ class GaussianPrior(Standardised):
         return GaussianPrior(self._fields(mean.to(self.dtype))[0], cov)
 
     @classmethod
-    def fit(cls, data: Tensor, shrinkage: float | None = None, stationary: bool = False, dims: int = 2) -> GaussianPrior:
+    def fit(
+        cls, data: Tensor, shrinkage: float | None = None, stationary: bool = False, dims: int = 2
+    ) -> GaussianPrior:
         r"""The Gaussian of the given fields.
 
         Arguments:
