@@ -129,9 +129,9 @@ def validate_kspace(
         if mask.shape not in (nonzero.shape, nonzero.shape[1:]):
             raise InputError(f"{name}: the file's mask has shape {mask.shape}, expected {nonzero.shape} (ky, kx) or (kx,).")
         measured = np.broadcast_to(mask, nonzero.shape).copy()
-    empty = float((measured & ~nonzero).mean())
-    if empty > 0:
-        _warn_zeros(name, empty, zeros)
+    empty = int((measured & ~nonzero).sum())
+    if empty:
+        _warn_zeros(name, empty, nonzero.size, zeros)
         measured &= nonzero | (zeros == "measured")
     if not measured.any():
         raise InputError(f"{name}: the mask samples nothing.")
@@ -219,13 +219,14 @@ def _frequencies(size: int, voxel_mm: float | None) -> tuple[np.ndarray, dict[st
     return index / (size * voxel_mm), {"units": "1/mm", "long_name": "spatial frequency"}
 
 
-def _warn_zeros(name: str, fraction: float, zeros: str) -> None:
+def _warn_zeros(name: str, empty: int, points: int, zeros: str) -> None:
     action = (
         "They are treated as NOT MEASURED. If they are data, say so: zeros='measured'."
         if zeros == "missing"
         else "They are treated as data, as asked, although no receiver measures exact zeros."
     )
-    warnings.warn(f"{name}: {fraction:.1%} of the points are exactly zero in every coil. {action}", stacklevel=4)
+    share = f"{empty} of {points} points ({empty / points:.1%})"
+    warnings.warn(f"{name}: {share} are exactly zero in every coil. {action}", stacklevel=4)
 
 
 def _warn_centre(name: str, array: np.ndarray) -> None:
