@@ -33,7 +33,7 @@ def _axes(shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 
 def _smooth_field(y: Tensor, x: Tensor, knots: Tensor) -> Tensor:
-    """A Gaussian field of unit variance: bumps on a square lattice over [-1.15, 1.15]^2, with weights ``knots`` (n, n)."""
+    """A Gaussian field of unit variance: bumps on a square lattice over [-1.15, 1.15]^2, weighted by ``knots`` (n, n)."""
     n = len(knots)
     lattice = torch.linspace(-1.15, 1.15, n)
     spacing = 2.3 / (n - 1)
@@ -240,7 +240,7 @@ def coil_maps(shape: tuple[int, int], coils: int = 8, generator: Generator | Non
     maps = []
     for c in range(coils):
         angle = start + 2 * math.pi * (c + dice.uniform(-0.2, 0.2)) / coils
-        away, height, tilt = dice.uniform(1.3, 1.5), dice.uniform(-0.4, 0.4), dice.uniform(-0.2, 0.2)
+        away, height, tilt = dice.uniform(1.6, 1.8), dice.uniform(-0.4, 0.4), dice.uniform(-0.2, 0.2)
         gain, turn = dice.uniform(0.8, 1.2), dice.uniform(-math.pi, math.pi)
         py, px = away * math.sin(angle), away * math.cos(angle)
         ny, nx, nz = -math.sin(angle + tilt), -math.cos(angle + tilt), -0.3 * height
