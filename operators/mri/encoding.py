@@ -10,8 +10,8 @@ r"""Cartesian multi-coil MRI: what the receive coils of a scanner measure of a c
 ``y``      measurement, (B, J, n) complex: only what was measured, so noise stays white
 =========  ============================================================================
 
-The shifts of ``F`` are folded into the maps and the sampled indices when the operator is made. Lines of k-space without
-a sample are never transformed; where whole columns (or rows) are sampled, ``A'A`` needs transforms along one axis only.
+The shifts of ``F`` are folded into the maps when the operator is made. Lines of k-space without a sample are never
+transformed; where whole columns (or rows) are sampled, ``A'A`` needs transforms along one axis only.
 
 References:
     SENSE: Sensitivity encoding for fast MRI. Pruessmann, Weiger, Scheidegger, Boesiger, 1999, Magn. Reson. Med. 42.
@@ -37,6 +37,12 @@ def fft2c(x: Tensor) -> Tensor:
 def ifft2c(k: Tensor) -> Tensor:
     """Inverse of `fft2c`, which is its adjoint: k-space (..., H, W) to image (..., H, W)."""
     return fftshift(ifft2(ifftshift(k, dim=_HW), norm="ortho"), dim=_HW)
+
+
+def _shift_phase(size: int, like: Tensor) -> Tensor:
+    """The phase e with ``fft(x * e) = fftshift(fft(x))`` for one axis of ``size``."""
+    turns = (torch.arange(size, device=like.device) * (size // 2) % size).double() / size
+    return torch.polar(torch.ones_like(turns), 2 * torch.pi * turns)
 
 
 class CartesianMRI:
@@ -69,21 +75,18 @@ class CartesianMRI:
         self.mask = mask
         """Sampled points of centred k-space, (H, W)."""
         height, width = mask.shape
-        shifted = ifftshift(mask)
         # Transform only columns with a sample; or rows, when that leaves less to do.
-        self._last = int(shifted.any(0).sum()) * height <= int(shifted.any(1).sum()) * width
-        lines = shifted.any(0 if self._last else 1)
+        columns, rows = mask.any(0), mask.any(1)
+        self._along, self._across = (-1, -2) if columns.sum() * height <= rows.sum() * width else (-2, -1)
+        lines = columns if self._along == -1 else rows
         self._lines = None if bool(lines.all()) else lines.nonzero()[:, 0]
-        self._full_lines = bool((shifted == (lines[None, :] if self._last else lines[:, None])).all())
-        order = ifftshift(torch.arange(height * width, device=mask.device).reshape(height, width))
-        if self._lines is not None:
-            order = order.index_select(-1 if self._last else -2, self._lines)
-        self._grid = order.shape
-        # Position of every sampled point, in C order of the centred mask, in the transformed lines.
-        position = torch.empty(height * width, dtype=torch.long, device=mask.device)
-        position[order.flatten()] = torch.arange(order.numel(), device=mask.device)
-        self._index = position[mask.flatten()]
-        self._maps = ifftshift(maps, dim=_HW).contiguous()
+        kept = mask if self._lines is None else mask.index_select(self._along, self._lines)
+        self._kept = kept.shape
+        self._index = None if bool(kept.all()) else kept.flatten().nonzero()[:, 0]
+        self._samples = int(mask.sum())
+        # The input shift becomes a shift of the maps, the output shift a phase on them: fft(x e)[k] = fft(x)[k - n // 2].
+        phase = _shift_phase(height, maps)[:, None] * _shift_phase(width, maps)[None, :]
+        self._maps = (ifftshift(maps, dim=_HW) * phase).to(maps.dtype)
         self._conj = self._maps.conj().resolve_conj()
 
     @property
@@ -104,7 +107,7 @@ class CartesianMRI:
     @property
     def samples(self) -> int:
         """Number n of sampled points of k-space."""
-        return self._index.numel()
+        return self._samples
 
     def to(self, *args: torch.device | str | torch.dtype) -> CartesianMRI:
         """The same operator on another device or in another complex type, as `torch.Tensor.to`."""
@@ -115,20 +118,21 @@ class CartesianMRI:
         """Image (B, C, H, W) to the sampled points of every coil (B, J, n)."""
         if x.ndim != 4 or tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"x must have shape (B, C, H, W) = (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}.")
-        k = self._to_lines(self._weight(ifftshift(x, dim=_HW)))
-        k = fft(k, dim=-2 if self._last else -1, norm="ortho")
-        return k.flatten(-2).index_select(-1, self._index)
+        k = self._weight(ifftshift(x, dim=_HW))
+        k = fft2(k, norm="ortho") if self._lines is None else fft(self._to_lines(k), dim=self._across, norm="ortho")
+        return k.flatten(-2) if self._index is None else k.flatten(-2).index_select(-1, self._index)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Sampled points of every coil (B, J, n) to the coil-combined image (B, C, H, W)."""
         self._check(y)
-        k = y.new_zeros(*y.shape[:-1], self._grid.numel()).index_copy(-1, self._index, y).unflatten(-1, self._grid)
-        k = ifft(k, dim=-2 if self._last else -1, norm="ortho")
-        return fftshift(self._combine(self._from_lines(k)), dim=_HW)
+        k = y if self._index is None else y.new_zeros(*y.shape[:-1], self._kept.numel()).index_copy(-1, self._index, y)
+        k = k.unflatten(-1, self._kept)
+        k = ifft2(k, norm="ortho") if self._lines is None else self._from_lines(ifft(k, dim=self._across, norm="ortho"))
+        return fftshift(self._combine(k), dim=_HW)
 
     def normal(self, x: Tensor) -> Tensor:
         """``A'A x``, exactly `adjoint` of the call but cheaper: (B, C, H, W) to (B, C, H, W)."""
-        if not self._full_lines:
+        if self._index is not None:
             return self.adjoint(self(x))
         if x.ndim != 4 or tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"x must have shape (B, C, H, W) = (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}.")
@@ -167,16 +171,11 @@ class CartesianMRI:
         return (coil_images[:, :, None] * self._conj).sum(1)
 
     def _to_lines(self, coil_images: Tensor) -> Tensor:
-        """Transforms along the axis that is undersampled and keeps the lines that hold a sample."""
-        axis = -1 if self._last else -2
-        k = fft(coil_images, dim=axis, norm="ortho")
-        return k if self._lines is None else k.index_select(axis, self._lines)
+        """Transforms along the undersampled axis and keeps the lines that hold a sample."""
+        return fft(coil_images, dim=self._along, norm="ortho").index_select(self._along, self._lines)
 
     def _from_lines(self, k: Tensor) -> Tensor:
         """Adjoint of `_to_lines`."""
-        axis = -1 if self._last else -2
-        if self._lines is not None:
-            full = list(k.shape)
-            full[axis] = self.mask.shape[axis]
-            k = k.new_zeros(full).index_copy(axis, self._lines, k)
-        return ifft(k, dim=axis, norm="ortho")
+        full = list(k.shape)
+        full[self._along] = self.mask.shape[self._along]
+        return ifft(k.new_zeros(full).index_copy(self._along, self._lines, k), dim=self._along, norm="ortho")
