@@ -1,1 +1,7 @@
+"""Covariances and iterative solvers for batches of fields."""
 
+from scidiff.linalg.covariance import Covariance, Dense, Diagonal, Isotropic, Spectral, as_covariance
+from scidiff.linalg.low_rank import LowRank
+from scidiff.linalg.stationary import Stationary
+
+__all__ = ["Covariance", "Dense", "Diagonal", "Isotropic", "LowRank", "Spectral", "Stationary", "as_covariance"]
