@@ -17,7 +17,7 @@ import torch
 from torch import Generator, Tensor
 
 from scidiff.linalg import Covariance, as_covariance
-from scidiff.priors.gaussian import GaussianPrior, Standardised, condition_gaussian, measurement_matrix, to_real
+from scidiff.priors.gaussian import Standardised, condition_gaussian, measurement_matrix, to_real
 from scidiff.priors.mixture_fit import fit_mixture
 from scidiff.protocols import Noise, Operator
 from scidiff.rng import Streams
@@ -177,10 +177,6 @@ class GaussianMixturePrior(Standardised):
         weights = torch.softmax(log[keep], 0)
         fields = self._fields(torch.stack([means[k] for k in keep]).to(self.dtype))
         return GaussianMixturePrior(weights, fields, torch.stack([covs[k] for k in keep]))
-
-    def component(self, k: int) -> GaussianPrior:
-        """Component k as a prior of its own."""
-        return GaussianPrior(self.means[k], self.covs[k])
 
     @classmethod
     def fit(
