@@ -119,11 +119,11 @@ class GaussianMixturePrior(Standardised):
 
     def sample(self, n: int, generator: Generator | Streams | None = None) -> Tensor:
         r"""Independent fields (n, \*X) in physical units."""
+        device = generator.device if isinstance(generator, Generator) else "cpu"
         if isinstance(generator, Streams):
             uniform = generator.rand((), dtype=torch.float64)
             n = len(generator)
         else:
-            device = generator.device if generator is not None else "cpu"
             uniform = torch.rand(n, generator=generator, dtype=torch.float64, device=device).cpu()
         edges = self.weights.cumsum(0).cpu()
         which = torch.searchsorted(edges, uniform, right=True).clamp_max(len(edges) - 1)
