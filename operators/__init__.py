@@ -11,6 +11,10 @@ if __name__ != "scidiff.operators":
 
 from scidiff.lazy import lazy_exports  # noqa: E402 - the check above must come first
 
-_EXPORTS: dict[str, str] = {}
+_EXPORTS: dict[str, str] = {
+    "Identity": "scidiff.operators.identity",
+    "LinearMap": "scidiff.operators.linear_map",
+    "Mask": "scidiff.operators.mask",
+}
 __all__ = [*_EXPORTS]
 __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
