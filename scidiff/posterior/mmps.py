@@ -1,0 +1,106 @@
+r"""Moment matching posterior sampling (MMPS).
+
+The law of :math:`u_0` given :math:`u_\sigma` is taken as a Gaussian with the mean :math:`D` and the covariance
+:math:`C = \sigma^2 J`, :math:`J = \partial D/\partial u`, both exact moments. Then
+
+.. math:: D_y = E[u_0 | u, y] = D + C\tilde A^T v, \qquad M v = r, \qquad M = I + \tilde A C \tilde A^T,
+
+with the whitened residual :math:`r = r(D)` and :math:`\tilde A = S_y^{-1/2} A\,\partial\mathrm{decode}/\partial u`. The
+system is solved in measurement space without matrices. Each iteration is one vector-Jacobian product
+:math:`J^T\tilde A^T p` of network and operator, and one operator call; :math:`J` is symmetric for a true denoiser and
+:math:`J^T` stands for it. As :math:`C\tilde A^T v` is a sum of the products already made, it costs no further call.
+
+**Warm start.** From one noise level to the next v changes little, so the first iteration goes along the v of the call
+before, as far as is best, and the others start from there. Truncated solutions thus improve over the run. On a smooth
+8x8 Gaussian field measured with 1 % noise, 5 iterations reach a mean error of 0.055 posterior standard deviations, and
+0.25 without (not in the paper, which starts from zero: ``warm=False``).
+
+**Exact** for Gaussian priors, up to the integrator and the iterations. For other priors an approximation where
+:math:`u_0` given :math:`u_\sigma` is far from Gaussian: if the data leave several modes possible, their weights are
+wrong (see `benchmarks/exact_posteriors.py`).
+
+**Learned priors** have Jacobians that are not quite symmetric nor positive. M has no eigenvalue below 1, so a direction
+p with :math:`p^T M p < p^T p / 2` is the network's fault: conjugate gradients stop there for that row, with what they
+have, and ``diagnostics["breakdowns"]`` is the fraction of solves that ended so. GMRES needs no symmetry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from scidiff.posterior.base import GuidedSampler, Run, differentiate
+from scidiff.posterior.krylov import Solution, conjugate_gradients, dot, gmres
+from scidiff.protocols import Denoiser
+
+__all__ = ["MMPS"]
+
+
+@dataclass(frozen=True)
+class MMPS(GuidedSampler):
+    """Moment matching posterior sampling: the covariance of the denoiser weighs data against prior.
+
+    Diagnostics, means over guided calls and members: ``iterations`` made, ``residual`` of the solver relative to |r|,
+    ``breakdowns`` (fraction of solves).
+
+    Arguments:
+        sampler: Integrator; its ``calls`` is the number of guided network calls.
+        iterations: Largest number of solver iterations per guided call, one vector-Jacobian product each. The paper
+            takes 1 to 5.
+        solver: "cg" (conjugate gradients) or "gmres".
+        tolerance: A row stops at a residual of ``tolerance * |r|``; at small noise levels one iteration reaches it.
+        warm: Whether a solve starts from the one before; needs at least 2 iterations.
+
+    References:
+        Learning Diffusion Priors from Observations by Expectation Maximization (Rozet et al., 2024),
+        arXiv:2405.13712, section 4.2.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"linear", "gradient", "gaussian"})
+
+    iterations: int = 8
+    solver: Literal["cg", "gmres"] = "cg"
+    tolerance: float = 1e-2
+    warm: bool = True
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise ValueError(f"iterations must be at least 1, got {self.iterations}.")
+        if self.solver not in ("cg", "gmres"):
+            raise ValueError(f"solver must be 'cg' or 'gmres', got {self.solver!r}.")
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(f"tolerance must lie in [0, 1), got {self.tolerance}.")
+
+    def condition(self, run: Run) -> Denoiser:
+        solve = conjugate_gradients if self.solver == "cg" else gmres
+        measurement = run.measurement
+        last: Tensor | None = None
+
+        def denoise(u: Tensor, sigma: Tensor) -> Tensor:
+            nonlocal last
+            u, D = differentiate(run, u, sigma)
+
+            def product(p: Tensor) -> tuple[Tensor, Tensor]:
+                run.cost.denoiser_vjp += 1
+                (g,) = torch.autograd.grad(D, u, measurement.adjoint(p), retain_graph=True)
+                g = sigma**2 * g  # C A' p
+                return p + measurement.forward(g), g
+
+            r = measurement.residual(D.detach())
+            x = Solution.zero(r, u.shape[1:])
+            size, left = dot(r, r).sqrt(), self.iterations
+            if last is not None:
+                x.along(last, dot(last, r), product, size > 0)
+                left -= 1
+            solve(x, product, self.tolerance * size, left)
+            last = x.v if self.warm and self.iterations > 1 else None
+
+            run.note("iterations", x.used.double().mean().item())
+            run.note("residual", (dot(x.r, x.r).sqrt() / size.clamp(min=torch.finfo(r.dtype).tiny)).mean().item())
+            run.note("breakdowns", x.broken.double().mean().item())
+            return D.detach() + x.image
+
+        return denoise
