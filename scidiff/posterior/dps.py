@@ -33,12 +33,12 @@ from torch import Tensor
 from scidiff.posterior.base import MemberSampler, Run, differentiate
 from scidiff.samplers.base import level
 from scidiff.samplers.ddpm import DDPM, ancestral
-from scidiff.schedules import Schedule, vp_linear
+from scidiff.schedules import Schedule, describe, vp_linear
 
 __all__ = ["DPS"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DPS(MemberSampler):
     """Diffusion posterior sampling: a DDPM step, then a kick along the residual's gradient; a heuristic.
 
@@ -63,6 +63,9 @@ class DPS(MemberSampler):
         DDPM(self.steps, self.schedule)  # validates both
         if self.zeta < 0:
             raise ValueError(f"zeta must not be negative, got {self.zeta}.")
+
+    def __repr__(self) -> str:
+        return describe(self)
 
     def draw(self, run: Run) -> Tensor:
         base, p = DDPM(self.steps, self.schedule), run.posterior

@@ -21,7 +21,7 @@ from scidiff.schedules import Schedule, vp_linear
 __all__ = ["DDIM"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DDIM(Sampler):
     """Denoising diffusion implicit model.
 

@@ -27,7 +27,7 @@ def ancestral(u: Tensor, D: Tensor, a: float, b: float, streams: Streams) -> Ten
     return u + b * t**0.5 * streams.randn_like(u) if b > 0 else u
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DDPM(Sampler):
     """Denoising diffusion probabilistic model.
 

@@ -29,7 +29,7 @@ from scidiff.samplers.base import Sampler, level
 __all__ = ["DPMSolver"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DPMSolver(Sampler):
     """DPM-Solver++ 2M; one denoiser call per step.
 

@@ -18,7 +18,7 @@ from scidiff.samplers.base import Sampler, level
 __all__ = ["Euler"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Euler(Sampler):
     r"""Euler steps :math:`u_b = D + (b/a)(u_a - D)`; one denoiser call each.
 

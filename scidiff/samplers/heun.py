@@ -22,7 +22,7 @@ from scidiff.samplers.base import Sampler, level
 __all__ = ["Heun"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Heun(Sampler):
     """EDM's sampler; deterministic while ``S_churn`` is 0.
 
