@@ -127,7 +127,9 @@ def validate_kspace(
     if mask is not None:
         mask = np.asarray(mask).astype(bool)
         if mask.shape not in (nonzero.shape, nonzero.shape[1:]):
-            raise InputError(f"{name}: the file's mask has shape {mask.shape}, expected {nonzero.shape} (ky, kx) or (kx,).")
+            raise InputError(
+                f"{name}: the file's mask has shape {mask.shape}, expected {nonzero.shape} (ky, kx) or (kx,)."
+            )
         measured = np.broadcast_to(mask, nonzero.shape).copy()
     empty = int((measured & ~nonzero).sum())
     if empty:
@@ -235,7 +237,7 @@ def _warn_centre(name: str, array: np.ndarray) -> None:
     middle = tuple(n // 2 for n in power.shape)
     if any(abs(p - m) > max(2, n // 8) for p, m, n in zip(peak, middle, power.shape, strict=True)):
         warnings.warn(
-            f"{name}: the strongest point is at {tuple(map(int, peak))}, but the zero frequency is expected at {middle}. "
-            "Is this an image, or k-space that is not centred (numpy.fft.fftshift it)?",
+            f"{name}: the strongest point is at {tuple(map(int, peak))}, but the zero frequency is expected at "
+            f"{middle}. Is this an image, or k-space that is not centred (numpy.fft.fftshift it)?",
             stacklevel=4,
         )
