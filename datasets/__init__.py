@@ -1,0 +1,16 @@
+"""Readers of real files and simulators of fields; they return xarray objects with coordinates and units.
+
+Import as ``scidiff.datasets``. Names are imported when first used.
+"""
+
+if __name__ != "scidiff.datasets":
+    raise ImportError(
+        f"this folder is the package scidiff.datasets, but it was imported as {__name__!r}; "
+        "write `import scidiff.datasets`, or start python outside this source folder if another package was meant."
+    )
+
+from scidiff.lazy import lazy_exports  # noqa: E402 - the check above must come first
+
+_EXPORTS: dict[str, str] = {}
+__all__ = [*_EXPORTS]
+__getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

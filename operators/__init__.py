@@ -1,0 +1,20 @@
+"""Forward models: what an instrument measures of a field. They see neither methods nor data.
+
+Import as ``scidiff.operators``. Names are imported when first used.
+"""
+
+if __name__ != "scidiff.operators":
+    raise ImportError(
+        f"this folder is the package scidiff.operators, but it was imported as {__name__!r}; "
+        "write `import scidiff.operators`, or start python outside this source folder if another package was meant."
+    )
+
+from scidiff.lazy import lazy_exports  # noqa: E402 - the check above must come first
+
+_EXPORTS: dict[str, str] = {
+    "Identity": "scidiff.operators.identity",
+    "LinearMap": "scidiff.operators.linear_map",
+    "Mask": "scidiff.operators.mask",
+}
+__all__ = [*_EXPORTS]
+__getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

@@ -1,0 +1,16 @@
+"""Prior, operator, noise, data and metrics of one scientific question; what a user starts from.
+
+Import as ``scidiff.problems``. Names are imported when first used.
+"""
+
+if __name__ != "scidiff.problems":
+    raise ImportError(
+        f"this folder is the package scidiff.problems, but it was imported as {__name__!r}; "
+        "write `import scidiff.problems`, or start python outside this source folder if another package was meant."
+    )
+
+from scidiff.lazy import lazy_exports  # noqa: E402 - the check above must come first
+
+_EXPORTS: dict[str, str] = {}
+__all__ = [*_EXPORTS]
+__getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

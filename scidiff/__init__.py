@@ -1,0 +1,31 @@
+"""Diffusion models for scientific inverse problems, with answers that can be checked.
+
+Every name is imported when first used: ``import scidiff`` alone loads neither torch nor xarray.
+"""
+
+from scidiff.lazy import lazy_exports
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "Cost": "scidiff.inference",
+    "Ensemble": "scidiff.inference",
+    "Likelihood": "scidiff.inference",
+    "Posterior": "scidiff.inference",
+    "datasets": "scidiff.datasets",
+    "errors": "scidiff.errors",
+    "inference": "scidiff.inference",
+    "linalg": "scidiff.linalg",
+    "metrics": "scidiff.metrics",
+    "nn": "scidiff.nn",
+    "operators": "scidiff.operators",
+    "posterior": "scidiff.posterior",
+    "priors": "scidiff.priors",
+    "problems": "scidiff.problems",
+    "protocols": "scidiff.protocols",
+    "rng": "scidiff.rng",
+    "samplers": "scidiff.samplers",
+    "training": "scidiff.training",
+}
+__all__ = ["__version__", *_EXPORTS]
+__getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

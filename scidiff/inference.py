@@ -210,5 +210,5 @@ class Ensemble:
 
     @staticmethod
     def cat(parts: Sequence[Ensemble]) -> Ensemble:
-        """Joins batches of members of one run; counters are per member and therefore equal, diagnostics of the first."""
+        """Joins batches of members of one run; counters per member are equal, diagnostics are those of the first."""
         return Ensemble(torch.cat([p.samples for p in parts]), parts[0].cost, parts[0].diagnostics)

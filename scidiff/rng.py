@@ -57,7 +57,9 @@ class Streams:
     def __len__(self) -> int:
         return len(self.generators)
 
-    def randn(self, shape: Sequence[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
+    def randn(
+        self, shape: Sequence[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> Tensor:
         r"""Standard normal numbers (rows, \*shape), row r from stream r."""
         out = torch.empty(len(self), *shape, dtype=dtype)
         for row, generator in zip(out, self.generators, strict=True):
@@ -68,7 +70,9 @@ class Streams:
         """Standard normal numbers of the shape, type and device of ``u``, whose first dimension is the rows."""
         return self.randn(u.shape[1:], u.device, u.dtype)
 
-    def rand(self, shape: Sequence[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
+    def rand(
+        self, shape: Sequence[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> Tensor:
         r"""Uniform numbers in [0, 1) of shape (rows, \*shape), row r from stream r."""
         rows = [torch.rand(tuple(shape), generator=g, dtype=dtype) for g in self.generators]
         return torch.stack(rows).to(device)

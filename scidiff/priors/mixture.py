@@ -17,7 +17,7 @@ import torch
 from torch import Generator, Tensor
 
 from scidiff.linalg import Covariance, as_covariance
-from scidiff.priors.gaussian import GaussianPrior, Standardised, condition_gaussian, measurement_matrix, to_real
+from scidiff.priors.gaussian import Standardised, condition_gaussian, measurement_matrix, to_real
 from scidiff.priors.mixture_fit import fit_mixture
 from scidiff.protocols import Noise, Operator
 from scidiff.rng import Streams
@@ -119,11 +119,11 @@ class GaussianMixturePrior(Standardised):
 
     def sample(self, n: int, generator: Generator | Streams | None = None) -> Tensor:
         r"""Independent fields (n, \*X) in physical units."""
+        device = generator.device if isinstance(generator, Generator) else "cpu"
         if isinstance(generator, Streams):
             uniform = generator.rand((), dtype=torch.float64)
             n = len(generator)
         else:
-            device = generator.device if generator is not None else "cpu"
             uniform = torch.rand(n, generator=generator, dtype=torch.float64, device=device).cpu()
         edges = self.weights.cumsum(0).cpu()
         which = torch.searchsorted(edges, uniform, right=True).clamp_max(len(edges) - 1)
@@ -150,8 +150,8 @@ class GaussianMixturePrior(Standardised):
         r"""The exact posterior given ``y = A x + n``, again a mixture.
 
         Component k is conditioned as in `GaussianPrior.condition`; its weight is multiplied by its evidence
-        :math:`\mathcal{N}(y; A m_k, A C_k A^\top + \Sigma)`. Components whose weight vanishes beside the largest one to
-        less than 1e-30 are dropped.
+        :math:`\mathcal{N}(y; A m_k, A C_k A^\top + \Sigma)`. Components whose weight beside the largest one is below
+        1e-300, where double precision ends, are dropped.
 
         Arguments:
             operator: Linear (or affine) operator on fields (B, \*X).
@@ -173,14 +173,10 @@ class GaussianMixturePrior(Standardised):
             covs.append(posterior)
             logs.append(w.log() + evidence)
         log = torch.stack(logs)
-        keep = (log - log.max() > math.log(1e-30)).nonzero()[:, 0].tolist()
+        keep = (log - log.max() > math.log(1e-300)).nonzero()[:, 0].tolist()
         weights = torch.softmax(log[keep], 0)
         fields = self._fields(torch.stack([means[k] for k in keep]).to(self.dtype))
         return GaussianMixturePrior(weights, fields, torch.stack([covs[k] for k in keep]))
-
-    def component(self, k: int) -> GaussianPrior:
-        """Component k as a prior of its own."""
-        return GaussianPrior(self.means[k], self.covs[k])
 
     @classmethod
     def fit(

@@ -1,0 +1,185 @@
+r"""Where training fields come from: a table of a configuration file becomes a function that draws fields.
+
+========== =============================================================================================
+``kind``   fields
+========== =============================================================================================
+slices     complex crops of magnitude volumes (`scidiff.datasets.slices`); channels real, imaginary
+phantom    complex head phantoms, drawn afresh each time (`scidiff.datasets.phantom`); no files
+arrays     windows of stored fields, (N, \*grid), or (N, C, \*grid) with ``channels = true``; .npy, .npz, .h5;
+           standardised per channel
+========== =============================================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from scidiff.errors import InputError
+
+__all__ = ["TrainingData", "training_data"]
+
+Source = Callable[[Generator, tuple[int, ...]], Tensor]
+
+
+@dataclass
+class TrainingData:
+    """A source of fields in units of ``u``, and what is needed to come back to physical units."""
+
+    source: Source
+    validation: Source | None
+    channels: int
+    loc: list[float] | float = 0.0
+    scale: list[float] | float = 1.0
+    complex: bool = False
+    units: str = "1"
+    files: dict[str, str] = field(default_factory=dict)
+    """File name -> sha256."""
+
+
+def training_data(kind: str, folder: str | Path = ".", **options: Any) -> TrainingData:
+    """The source named by ``kind``; files are relative to ``folder``.
+
+    Raises:
+        InputError: Unknown kind or option, missing file, or fields that are not finite.
+    """
+    kinds: Mapping[str, Callable[..., TrainingData]] = {"slices": _slices, "phantom": _phantom, "arrays": _arrays}
+    if kind not in kinds:
+        raise InputError(f"data.kind is '{kind}'; expected one of {', '.join(kinds)}.")
+    try:
+        return kinds[kind](Path(folder), **options)
+    except TypeError as error:
+        raise InputError(f"[data] of kind '{kind}' does not fit: {error}.") from error
+
+
+def _slices(
+    folder: Path,
+    files: Sequence[str],
+    weights: Sequence[float] | None = None,
+    validation: Sequence[str] = (),
+    scale: float = 0.25,
+    **augmentation: float,
+) -> TrainingData:
+    from scidiff.datasets.slices import ComplexSlices
+
+    def volumes(names: Sequence[str]) -> list[Tensor]:
+        return [_volume(_existing(folder, name)) for name in names]
+
+    return TrainingData(
+        ComplexSlices(volumes(files), scale=scale, weights=weights, **augmentation),
+        ComplexSlices(volumes(validation), scale=scale, **augmentation) if validation else None,
+        channels=2,
+        scale=scale,
+        complex=True,
+        units="1",
+        files=_checksums(folder, files),
+    )
+
+
+def _volume(path: Path) -> Tensor:
+    from scidiff.datasets.volumes import read_volume
+
+    return torch.from_numpy(read_volume(path).values.copy()).float()
+
+
+def _phantom(folder: Path, scale: float = 0.25, **options: Any) -> TrainingData:
+    from scidiff.datasets.slices import PhantomCrops
+
+    source = PhantomCrops(scale=scale, **options)
+    return TrainingData(source, source, channels=2, scale=scale, complex=True)
+
+
+def _arrays(
+    folder: Path,
+    files: Sequence[str],
+    variable: str | None = None,
+    channels: bool = False,
+    validation: Sequence[str] = (),
+    units: str = "1",
+) -> TrainingData:
+    fields = [_fields(_existing(folder, name), variable, channels) for name in files]
+    if len({f.shape[1] for f in fields}) != 1:
+        raise InputError(f"all files must have the same channels, got {[tuple(f.shape) for f in fields]}.")
+    values = torch.cat([f.transpose(0, 1).flatten(1) for f in fields], dim=1).double()
+    loc, scale = values.mean(1), values.std(1)
+    if not bool((scale > 0).all()):
+        raise InputError(f"channel {int(scale.argmin())} is constant; a prior needs fields that vary.")
+
+    def windows(parts: Sequence[Tensor]) -> Source:
+        return _Windows([((f - _per_channel(loc, f)) / _per_channel(scale, f)).float() for f in parts])
+
+    held_out = [_fields(_existing(folder, name), variable, channels) for name in validation]
+    return TrainingData(
+        windows(fields),
+        windows(held_out) if held_out else None,
+        channels=fields[0].shape[1],
+        loc=loc.tolist(),
+        scale=scale.tolist(),
+        units=units,
+        files=_checksums(folder, files),
+    )
+
+
+class _Windows:
+    """Random windows of stored fields, each field drawn with equal probability."""
+
+    def __init__(self, parts: Sequence[Tensor]) -> None:
+        self.parts, self.counts = list(parts), torch.tensor([float(len(p)) for p in parts])
+
+    def __call__(self, generator: Generator, crop: tuple[int, ...]) -> Tensor:
+        part = self.parts[int(torch.multinomial(self.counts, 1, generator=generator))]
+        field = part[int(torch.randint(len(part), (), generator=generator))]
+        grid = field.shape[1:]
+        if len(grid) != len(crop) or any(n < c for n, c in zip(grid, crop, strict=True)):
+            raise InputError(f"fields have the grid {tuple(grid)}, training.crops asks for {crop}; choose a smaller crop.")
+        corner = [int(torch.randint(n - c + 1, (), generator=generator)) for n, c in zip(grid, crop, strict=True)]
+        return field[(slice(None), *(slice(k, k + c) for k, c in zip(corner, crop, strict=True)))]
+
+
+def _per_channel(value: Tensor, like: Tensor) -> Tensor:
+    return value.reshape(1, -1, *(1,) * (like.ndim - 2)).to(like.dtype)
+
+
+def _fields(path: Path, variable: str | None, channels: bool) -> Tensor:
+    import numpy as np
+
+    if path.suffix in {".h5", ".hdf5"}:
+        import h5py
+
+        with h5py.File(path) as file:
+            array = np.asarray(file[_pick(path, list(file.keys()), variable)])
+    else:
+        loaded = np.load(path, allow_pickle=False)
+        array = loaded[_pick(path, loaded.files, variable)] if path.suffix == ".npz" else loaded
+    fields = torch.from_numpy(np.ascontiguousarray(array)).float()
+    least, form = (3, "(N, C, *grid)") if channels else (2, "(N, *grid)")
+    if fields.ndim < least:
+        raise InputError(f"{path}: expected fields {form}, found shape {tuple(fields.shape)}; see data.channels.")
+    if not bool(torch.isfinite(fields).all()):
+        raise InputError(f"{path}: expected finite fields, found NaN or infinite values.")
+    return fields if channels else fields[:, None]
+
+
+def _pick(path: Path, names: Sequence[str], variable: str | None) -> str:
+    if variable is None and len(names) == 1:
+        return names[0]
+    if variable not in names:
+        raise InputError(f"{path}: data.variable is {variable!r}; the file holds {', '.join(names)}.")
+    return variable  # type: ignore[return-value]
+
+
+def _existing(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.exists():
+        raise InputError(f"{path}: no such file; data files are relative to --data or the folder of the configuration.")
+    return path
+
+
+def _checksums(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}

@@ -1,0 +1,190 @@
+r"""A convolutional U-Net for fields of any size, in one, two or three dimensions.
+
+Everything in it is local: convolutions, and a root-mean-square norm over the channels of one grid point. A network
+trained on patches therefore does the same on a whole field, and the result at a point does not depend on how far the
+field extends beyond the receptive field. Sides that are not a multiple of `multiple` are padded inside and cropped.
+
+    x -> patches of p^d points -> [blocks, halve] x (L-1) -> blocks -> [double, join, blocks] x (L-1) -> points
+
+Each block is ``h = conv(silu(norm(x)))``, ``h = norm(h) (1 + g) + b``, ``x + conv(silu(h))``, with gain ``g`` and bias
+``b`` linear in the embedding of the noise level; the last convolution of a block starts at zero.
+
+References:
+    Dhariwal & Nichol, Diffusion models beat GANs on image synthesis, 2021, arXiv:2105.05233 (adaptive norm, residual
+    U-Net). Karras et al., Analyzing and improving the training dynamics of diffusion models, 2024, arXiv:2312.02696
+    (norm per pixel).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["UNet"]
+
+_CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+def _conv(dims: int, inputs: int, outputs: int, size: int = 3, stride: int = 1, bias: bool = True) -> nn.Module:
+    return _CONV[dims](inputs, outputs, size, stride=stride, padding=size // 2 if stride == 1 else 0, bias=bias)
+
+
+def _channel(v: Tensor, like: Tensor) -> Tensor:
+    """(B, C) -> (B, C, 1, ...) with the rank of ``like``."""
+    return v.reshape(*v.shape, *(1,) * (like.ndim - 2))
+
+
+class RMSNorm(nn.Module):
+    r"""Divides the channels of every grid point by their root mean square, with a learned gain per channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) -> the same shape."""
+        scale = torch.rsqrt(x.float().square().mean(1, keepdim=True) + 1e-6).to(x.dtype)
+        return x * scale * _channel(self.gain[None].to(x.dtype), x)
+
+
+class Block(nn.Module):
+    """Residual block, modulated by the embedding of the noise level."""
+
+    def __init__(self, dims: int, inputs: int, outputs: int, embedding: int) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = RMSNorm(inputs), _conv(dims, inputs, outputs)
+        self.norm2, self.conv2 = RMSNorm(outputs), _conv(dims, outputs, outputs)
+        self.modulate = nn.Linear(embedding, 2 * outputs)
+        self.skip = _conv(dims, inputs, outputs, size=1) if inputs != outputs else nn.Identity()
+        nn.init.zeros_(self.conv2.weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.modulate.weight)
+        nn.init.zeros_(self.modulate.bias)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """(B, inputs, ...), (B, E) -> (B, outputs, ...)."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        gain, bias = (_channel(v, h) for v in self.modulate(embedding).chunk(2, dim=1))
+        h = self.conv2(F.silu(torch.addcmul(bias, self.norm2(h), 1 + gain)))
+        return self.skip(x) + h
+
+
+class UNet(nn.Module):
+    r"""Maps a noisy field and its noise label to a field of the same size.
+
+    Arguments:
+        inputs: Channels of the input.
+        outputs: Channels of the output; equal to ``inputs`` by default.
+        width: Channels at each level, finest first; the number of levels is its length.
+        blocks: Residual blocks per level, on the way down and on the way up.
+        dims: Dimensions of the grid, 1 to 3.
+        patch: Side of the patches that become one point of the finest level; 1 keeps every grid point.
+        embedding: Features of the noise label.
+
+    Shapes: ``x`` (B, inputs, \*grid) with any grid, ``label`` (B,) real; returns (B, outputs, \*grid).
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int | None = None,
+        width: Sequence[int] = (64, 96, 128),
+        blocks: int = 2,
+        dims: int = 2,
+        patch: int = 1,
+        embedding: int = 128,
+    ) -> None:
+        super().__init__()
+        if dims not in _CONV:
+            raise ValueError(f"dims must be 1, 2 or 3, got {dims}.")
+        if not width or blocks < 1 or patch < 1:
+            raise ValueError(f"width must name a level, blocks and patch be >= 1; got {width}, {blocks}, {patch}.")
+        outputs = inputs if outputs is None else outputs
+        self.inputs, self.outputs, self.dims, self.patch = inputs, outputs, dims, patch
+        self.width, self.blocks, self.embedding = tuple(width), blocks, embedding
+        self.multiple = patch * 2 ** (len(self.width) - 1)
+
+        self.embed = nn.Sequential(nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
+        frequencies = torch.exp(torch.linspace(math.log(0.25), math.log(64.0), embedding // 2))
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+        # One more input channel of ones tells the network where the field ends and the padding begins.
+        self.head = _conv(dims, (inputs + 1) * patch**dims, width[0])
+        self.down, self.halve = nn.ModuleList(), nn.ModuleList()
+        for level, channels in enumerate(self.width):
+            self.down.append(nn.ModuleList(Block(dims, channels, channels, embedding) for _ in range(blocks)))
+            if level + 1 < len(self.width):
+                self.halve.append(_conv(dims, channels, self.width[level + 1], size=2, stride=2))
+        self.up, self.join = nn.ModuleList(), nn.ModuleList()
+        for level in reversed(range(len(self.width) - 1)):
+            channels, coarse = self.width[level], self.width[level + 1]
+            self.join.append(_conv(dims, coarse, channels, size=1))
+            self.up.append(
+                nn.ModuleList(Block(dims, channels * (2 if i == 0 else 1), channels, embedding) for i in range(blocks))
+            )
+        self.norm = RMSNorm(width[0])
+        self.tail = _conv(dims, width[0], outputs * patch**dims)
+        nn.init.zeros_(self.tail.weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
+
+    @property
+    def config(self) -> dict[str, int | tuple[int, ...]]:
+        """The constructor's arguments, for the card of a trained network."""
+        names = ("inputs", "outputs", "width", "blocks", "dims", "patch", "embedding")
+        return {name: getattr(self, name) for name in names}
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        r"""(B, inputs, \*grid), (B,) -> (B, outputs, \*grid)."""
+        if x.ndim != self.dims + 2 or x.shape[1] != self.inputs:
+            raise ValueError(
+                f"expected (B, {self.inputs}, {', '.join('n' * self.dims)}), got {tuple(x.shape)}; "
+                f"the network takes {self.inputs} channels on a {self.dims}-D grid."
+            )
+        grid = x.shape[2:]
+        x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+        pad = [p for n in reversed(grid) for p in (0, -n % self.multiple)]
+        if any(pad):
+            x = F.pad(x, pad)
+        phase = label.float()[:, None] * self.frequencies
+        e = self.embed(torch.cat([phase.cos(), phase.sin()], dim=1).to(x.dtype))
+
+        h = self.head(_to_patches(x, self.patch))
+        skips: list[Tensor] = []
+        for level, stage in enumerate(self.down):
+            for block in stage:  # type: ignore[union-attr]
+                h = block(h, e)
+            if level + 1 < len(self.width):
+                skips.append(h)
+                h = self.halve[level](h)
+        for join, stage in zip(self.join, self.up, strict=True):
+            h = F.interpolate(join(h), scale_factor=2, mode="nearest")
+            h = torch.cat([h, skips.pop()], dim=1)
+            for block in stage:  # type: ignore[union-attr]
+                h = block(h, e)
+        h = _from_patches(self.tail(F.silu(self.norm(h))), self.patch, self.dims)
+        return h[(..., *(slice(n) for n in grid))]
+
+
+def _to_patches(x: Tensor, p: int) -> Tensor:
+    """(B, C, n1, ...) -> (B, C p^d, n1/p, ...)."""
+    if p == 1:
+        return x
+    batch, channels, *grid = x.shape
+    d = len(grid)
+    x = x.reshape(batch, channels, *(m for n in grid for m in (n // p, p)))
+    x = x.permute(0, 1, *range(3, 3 + 2 * d, 2), *range(2, 2 + 2 * d, 2))
+    return x.reshape(batch, channels * p**d, *(n // p for n in grid))
+
+
+def _from_patches(x: Tensor, p: int, d: int) -> Tensor:
+    """Inverse of `_to_patches`."""
+    if p == 1:
+        return x
+    batch, channels, *grid = x.shape
+    x = x.reshape(batch, channels // p**d, *(p,) * d, *grid)
+    x = x.permute(0, 1, *(i for k in range(d) for i in (2 + d + k, 2 + k)))
+    return x.reshape(batch, channels // p**d, *(n * p for n in grid))

@@ -1,0 +1,111 @@
+r"""A learned prior: a network with EDM preconditioning is an estimate of ``E[u0 | u0 + sigma eps]``.
+
+With data of unit variance the denoiser is
+
+.. math:: D(u, \sigma) = \frac{u}{1 + \sigma^2} + \frac{\sigma}{\sqrt{1 + \sigma^2}}\,
+          F\!\left(\frac{u}{\sqrt{1 + \sigma^2}}, \tfrac14 \ln \sigma\right),
+
+so that the network ``F`` sees and predicts fields of unit variance at every noise level.
+
+References:
+    Karras, Aittala, Aila & Laine, Elucidating the design space of diffusion-based generative models, 2022,
+    arXiv:2206.00364, table 1 (sigma_data = 1).
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["DiffusionPrior", "precondition"]
+
+
+def precondition(network: nn.Module, u: Tensor, sigma: Tensor) -> Tensor:
+    r"""The denoiser of the module's formula; ``u`` (B, C, \*grid), ``sigma`` () or (B,)."""
+    sigma = sigma.to(u).expand(u.shape[0])
+    s = sigma.reshape(-1, *(1,) * (u.ndim - 1))
+    root = (1 + s.square()).sqrt()
+    return u / root.square() + s / root * network(u / root, sigma.log() / 4).to(u.dtype)
+
+
+class DiffusionPrior:
+    r"""Law of fields learned by a network.
+
+    Arguments:
+        network: Maps (B, channels, \*grid) and a label (B,) to (B, channels, \*grid). Its weights are frozen: guidance
+            never computes gradients with respect to them.
+        channels: Real channels of ``u``.
+        loc: Mean of the field in physical units, a scalar or one per field channel.
+        scale: Standard deviation of the field in physical units (per real component if complex), likewise.
+        complex: The field is complex: channels 2k and 2k + 1 of ``u`` are real and imaginary part of channel k of ``x``.
+        units: Physical units of the field.
+        card: What is known of the training.
+        autocast: Compute type of the network, for example ``torch.bfloat16``; None keeps the type of the weights.
+    """
+
+    affine = True
+    shape = None
+
+    def __init__(
+        self,
+        network: nn.Module,
+        channels: int,
+        loc: float | Tensor = 0.0,
+        scale: float | Tensor = 1.0,
+        complex: bool = False,  # noqa: A002 - the field's own word
+        units: str = "1",
+        card: dict[str, Any] | None = None,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        if complex and channels % 2:
+            raise ValueError(f"a complex field needs an even number of real channels, got {channels}.")
+        if not bool((torch.as_tensor(scale) > 0).all()):
+            raise ValueError(f"scale must be positive, got {scale}.")
+        self.network = network.eval().requires_grad_(False)
+        self.channels, self.complex, self.units = channels, complex, units
+        self.loc, self.scale = torch.as_tensor(loc), torch.as_tensor(scale)
+        self.card = dict(card or {})
+        self.autocast = autocast
+
+    def denoise(self, u: Tensor, sigma: Tensor) -> Tensor:
+        r"""Estimate of E[u0 | u]; ``u`` (B, channels, \*grid), ``sigma`` () or (B,). Same type as ``u``."""
+        weights = next(self.network.parameters(), None)
+        inside = u if weights is None else u.to(weights.dtype)
+        with torch.autocast(u.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
+            return precondition(self.network, inside, torch.as_tensor(sigma, device=u.device)).to(u.dtype)
+
+    def decode(self, u: Tensor) -> Tensor:
+        r"""``loc + scale * u`` in physical units; complex fields come out as (B, channels / 2, \*grid)."""
+        if self.complex:
+            u = torch.complex(u[:, 0::2], u[:, 1::2])
+        return self._channelwise(self.loc, u) + self._channelwise(self.scale, u) * u
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Inverse of `decode`."""
+        u = (x - self._channelwise(self.loc, x)) / self._channelwise(self.scale, x)
+        if not self.complex:
+            return u
+        return torch.stack([u.real, u.imag], dim=2).flatten(1, 2)
+
+    def rescaled(self, factor: float | Tensor) -> DiffusionPrior:
+        """The prior of ``factor * x``: the same ``u``, other physical units."""
+        other = copy.copy(self)
+        other.loc, other.scale = self.loc * factor, self.scale * factor
+        return other
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> DiffusionPrior:
+        """Moves the network; a type other than float32 or float64 belongs in ``autocast``."""
+        other = copy.copy(self)
+        other.network = copy.deepcopy(self.network).to(device=device, dtype=dtype)
+        return other
+
+    @staticmethod
+    def _channelwise(value: Tensor, like: Tensor) -> Tensor:
+        real = like.real.dtype if like.is_complex() else like.dtype
+        if value.is_complex():
+            real = like.dtype
+        value = value.to(device=like.device, dtype=real)
+        return value.reshape(-1, *(1,) * (like.ndim - 2)) if value.ndim else value
