@@ -5,7 +5,8 @@ r"""Where training fields come from: a table of a configuration file becomes a f
 ========== =============================================================================================
 slices     complex crops of magnitude volumes (`scidiff.datasets.slices`); channels real, imaginary
 phantom    complex head phantoms, drawn afresh each time (`scidiff.datasets.phantom`); no files
-arrays     windows of stored fields (N, C, \*grid) or (N, \*grid): .npy, .npz, .h5; standardised per channel
+arrays     windows of stored fields, (N, \*grid), or (N, C, \*grid) with ``channels = true``; .npy, .npz, .h5;
+           standardised per channel
 ========== =============================================================================================
 """
 
@@ -95,9 +96,14 @@ def _phantom(folder: Path, scale: float = 0.25, **options: Any) -> TrainingData:
 
 
 def _arrays(
-    folder: Path, files: Sequence[str], variable: str | None = None, validation: Sequence[str] = (), units: str = "1"
+    folder: Path,
+    files: Sequence[str],
+    variable: str | None = None,
+    channels: bool = False,
+    validation: Sequence[str] = (),
+    units: str = "1",
 ) -> TrainingData:
-    fields = [_fields(_existing(folder, name), variable) for name in files]
+    fields = [_fields(_existing(folder, name), variable, channels) for name in files]
     if len({f.shape[1] for f in fields}) != 1:
         raise InputError(f"all files must have the same channels, got {[tuple(f.shape) for f in fields]}.")
     values = torch.cat([f.transpose(0, 1).flatten(1) for f in fields], dim=1).double()
@@ -108,7 +114,7 @@ def _arrays(
     def windows(parts: Sequence[Tensor]) -> Source:
         return _Windows([((f - _per_channel(loc, f)) / _per_channel(scale, f)).float() for f in parts])
 
-    held_out = [_fields(_existing(folder, name), variable) for name in validation]
+    held_out = [_fields(_existing(folder, name), variable, channels) for name in validation]
     return TrainingData(
         windows(fields),
         windows(held_out) if held_out else None,
@@ -140,7 +146,7 @@ def _per_channel(value: Tensor, like: Tensor) -> Tensor:
     return value.reshape(1, -1, *(1,) * (like.ndim - 2)).to(like.dtype)
 
 
-def _fields(path: Path, variable: str | None) -> Tensor:
+def _fields(path: Path, variable: str | None, channels: bool) -> Tensor:
     import numpy as np
 
     if path.suffix in {".h5", ".hdf5"}:
@@ -152,9 +158,12 @@ def _fields(path: Path, variable: str | None) -> Tensor:
         loaded = np.load(path, allow_pickle=False)
         array = loaded[_pick(path, loaded.files, variable)] if path.suffix == ".npz" else loaded
     fields = torch.from_numpy(np.ascontiguousarray(array)).float()
-    if fields.ndim < 2 or not bool(torch.isfinite(fields).all()):
-        raise InputError(f"{path}: expected finite fields (N, C, *grid) or (N, *grid), found shape {tuple(fields.shape)}.")
-    return fields[:, None] if fields.ndim <= 3 else fields
+    least, form = (3, "(N, C, *grid)") if channels else (2, "(N, *grid)")
+    if fields.ndim < least:
+        raise InputError(f"{path}: expected fields {form}, found shape {tuple(fields.shape)}; see data.channels.")
+    if not bool(torch.isfinite(fields).all()):
+        raise InputError(f"{path}: expected finite fields, found NaN or infinite values.")
+    return fields if channels else fields[:, None]
 
 
 def _pick(path: Path, names: Sequence[str], variable: str | None) -> str:

@@ -7,17 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["app", "train_prior"]
-
-app = typer.Typer(help="Train a prior.", no_args_is_help=True)
+__all__ = ["train_prior"]
 
 
-@app.callback()
-def _group() -> None:
-    """Train a prior."""
-
-
-@app.command("prior")
 def train_prior(
     config: Annotated[Path, typer.Argument(help="TOML file with the tables data, network, training and card.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/<name of CONFIG>.")] = None,
@@ -120,7 +112,9 @@ def _strict(kind: type, values: dict[str, Any], table: str):  # noqa: ANN202 - a
     for key in values:
         if key not in names:
             near = difflib.get_close_matches(key, names, 1)
-            raise _usage(f"[{table}] has no '{key}'" + (f"; did you mean '{near[0]}'?" if near else f"; it has {names}."))
+            raise _usage(
+                f"[{table}] has no '{key}'" + (f"; did you mean '{near[0]}'?" if near else f"; it has {names}.")
+            )
     try:
         return kind(**values)
     except (TypeError, ValueError) as error:
@@ -128,17 +122,18 @@ def _strict(kind: type, values: dict[str, Any], table: str):  # noqa: ANN202 - a
 
 
 def _usage(message: str) -> Exception:
-    import click
+    from scidiff.cli.common import ConfigError
 
-    return click.UsageError(message)
+    return ConfigError(message)
 
 
 def _card(tables: dict[str, Any], source: Any, training: Any, step: int, log: Path, config: Path) -> dict[str, Any]:
     import json
     from dataclasses import asdict
 
-    import scidiff
     import torch
+
+    import scidiff
 
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     thinned = [r for r in lines if "loss" in r][:: max(1, len(lines) // 50)]

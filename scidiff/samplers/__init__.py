@@ -1,1 +1,10 @@
+"""Integrators: from large noise to none, given a denoiser."""
 
+from scidiff.samplers.base import Sampler
+from scidiff.samplers.ddim import DDIM
+from scidiff.samplers.ddpm import DDPM
+from scidiff.samplers.dpm_solver import DPMSolver
+from scidiff.samplers.euler import Euler
+from scidiff.samplers.heun import Heun
+
+__all__ = ["DDIM", "DDPM", "DPMSolver", "Euler", "Heun", "Sampler"]

@@ -36,6 +36,7 @@ def save_checkpoint(
     os.replace(temporary, path)
 
 
+@torch.no_grad()
 def load_checkpoint(
     path: Path, network: nn.Module, ema: PowerEMA, optimizer: Optimizer, identity: dict[str, object]
 ) -> int:
@@ -60,10 +61,13 @@ def load_checkpoint(
         )
     network.load_state_dict(_under("network.", tensors))
     ema.network.load_state_dict(_under("ema.", tensors))
+    parameters = list(network.parameters())
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in _under("optimizer.", tensors).items():
         index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
+        p = parameters[int(index)]
+        # The fused optimiser pairs numbers by address: moments must lie in memory as their parameter does.
+        state.setdefault(int(index), {})[name] = torch.empty_like(p).copy_(value) if value.shape == p.shape else value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return int(metadata["step"])
 

@@ -237,8 +237,8 @@ def _sum_over_processes(network: nn.Module, loss: Tensor) -> Tensor:
     grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in network.parameters()]
     flat = torch.cat([*(g.flatten() for g in grads), loss.float().reshape(1)])
     dist.all_reduce(flat)
-    for p, piece in zip(network.parameters(), flat[:-1].split([g.numel() for g in grads]), strict=True):
-        p.grad = piece.view_as(p)
+    for p, g, piece in zip(network.parameters(), grads, flat[:-1].split([g.numel() for g in grads]), strict=True):
+        p.grad = g.copy_(piece.view(g.shape))
     return flat[-1]
 
 

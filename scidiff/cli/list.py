@@ -1,0 +1,128 @@
+"""``scidiff list``: what there is to choose from, read from the registries; works offline."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from enum import StrEnum
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+
+from scidiff.cli.common import Json, emit
+
+__all__ = ["Kind", "catalogue", "show"]
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    samplers = "samplers"
+    problems = "problems"
+    priors = "priors"
+    operators = "operators"
+    datasets = "datasets"
+
+
+def _summary(thing: Any) -> str:
+    return (inspect.getdoc(thing) or "").partition("\n")[0]
+
+
+def _public(package: str) -> list[tuple[str, Any]]:
+    module = import_module(package)
+    found = ((name, getattr(module, name)) for name in module.__all__)
+    return [(name, thing) for name, thing in found if inspect.isclass(thing) or inspect.isfunction(thing)]
+
+
+def _samplers() -> list[dict[str, Any]]:
+    from scidiff import posterior
+
+    rows = [{"name": name, "draws from": "posterior", **_sampler(posterior.get(name))} for name in posterior.names()]
+    classes = [(n, c) for n, c in _public("scidiff.samplers") if inspect.isclass(c) and not inspect.isabstract(c)]
+    return rows + [{"name": n, "draws from": "prior", "requires": [], "summary": _summary(c)} for n, c in classes]
+
+
+def _sampler(method: Any) -> dict[str, Any]:
+    return {"requires": sorted(method.requires), "summary": _summary(type(method))}
+
+
+def _problems() -> list[dict[str, Any]]:
+    from scidiff import problems
+
+    rows = []
+    for name in problems.names():
+        problem = problems.get(name)
+        rows.append({"name": name, "default sampler": problem.default_sampler, "summary": _summary(type(problem))})
+    return rows
+
+
+def _priors() -> list[dict[str, Any]]:
+    from scidiff.priors.pretrained import bundled, read_card
+
+    rows = []
+    for name, path in bundled().items():
+        card = read_card(path)
+        size = f"{path.stat().st_size / 2**20:.1f} MB"
+        text = card.get("description") or card.get("title") or ""
+        rows.append(
+            {
+                "name": name,
+                "kind": "weights",
+                "size": size,
+                "licence": card.get("license", card.get("licence", "")),
+                "summary": text,
+            }
+        )
+    exact = [(n, c) for n, c in _public("scidiff.priors") if inspect.isclass(c)]
+    return rows + [{"name": n, "kind": "class", "size": "", "licence": "", "summary": _summary(c)} for n, c in exact]
+
+
+def _operators() -> list[dict[str, Any]]:
+    found = [(name, thing) for name, thing in _public("scidiff.operators") if inspect.isclass(thing)]
+    return [{"name": n, "linear": "yes" if hasattr(c, "adjoint") else "no", "summary": _summary(c)} for n, c in found]
+
+
+def _datasets() -> list[dict[str, Any]]:
+    return [{"name": name, "summary": _summary(thing)} for name, thing in _public("scidiff.datasets")]
+
+
+CATALOGUES: dict[Kind, Callable[[], list[dict[str, Any]]]] = {
+    Kind.samplers: _samplers,
+    Kind.problems: _problems,
+    Kind.priors: _priors,
+    Kind.operators: _operators,
+    Kind.datasets: _datasets,
+}
+
+
+def catalogue(kind: Kind) -> list[dict[str, Any]]:
+    """One row per thing of a kind: name, what it needs, one line about it."""
+    return CATALOGUES[kind]()
+
+
+def show(
+    kind: Annotated[Kind | None, typer.Argument(help="What to list; everything when left out.")] = None,
+    json: Json = False,
+) -> None:
+    """Lists samplers with what they require, problems, priors with their size and licence, operators, readers.
+
+    A sampler requires of the measurement: `linear` (linear operator), `gradient` (differentiable operator), `gaussian`
+    (Gaussian noise) or `svd`.
+    """
+    tables = {k.value: catalogue(k) for k in ([kind] if kind else Kind)}
+    if json:
+        emit(tables)
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for title, rows in tables.items():
+        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        for column in rows[0] if rows else ["none"]:
+            table.add_column(column, no_wrap=column == "name", overflow="fold")
+        for row in rows:
+            table.add_row(*(", ".join(cell) if isinstance(cell, list) else str(cell) for cell in row.values()))
+        console.print(table)

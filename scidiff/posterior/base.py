@@ -1,0 +1,167 @@
+r"""What all posterior samplers share: requirements, batches of members, streams, counters.
+
+`GuidedSampler` turns a posterior into a conditional denoiser :math:`D_y(u, \sigma) = E[u_0 | u, y]` and hands it to an
+integrator of `scidiff.samplers`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Generator, Tensor
+
+from scidiff.errors import NumericalError
+from scidiff.inference import Cost, Ensemble, Posterior
+from scidiff.posterior.measurement import Measurement
+from scidiff.protocols import Callback, Denoiser
+from scidiff.rng import Streams, member_indices, root_seed
+from scidiff.samplers import DPMSolver, Sampler
+from scidiff.samplers.base import batches
+
+__all__ = ["GuidedSampler", "MemberSampler", "Run", "differentiate", "offers"]
+
+
+def offers(posterior: Posterior) -> frozenset[str]:
+    """What a posterior gives a sampler to work with.
+
+    ``gaussian``: all noises are Gaussian (they whiten); ``linear``: linear operators and an affine prior;
+    ``gradient``: gradients flow through the operators, or their adjoint stands in; ``svd``: all operators have one.
+    """
+    parts = posterior.likelihoods
+    given = {
+        "gaussian": all(part.whitens for part in parts),
+        "linear": posterior.linear,
+        "gradient": all(part.differentiable or part.linear for part in parts),
+        "svd": all(callable(getattr(part.operator, "svd", None)) for part in parts),
+    }
+    return frozenset(name for name, present in given.items() if present)
+
+
+@dataclass
+class Run:
+    """One batch of members at work.
+
+    Arguments:
+        posterior: Posterior of the rows, member slowest.
+        streams: Random numbers of the rows.
+        cost: Counters.
+        callback: To be called after each step.
+    """
+
+    posterior: Posterior
+    streams: Streams
+    cost: Cost
+    callback: Callback | None = None
+    notes: dict[str, list[float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.measurement = Measurement(self.posterior, self.cost)
+
+    def note(self, name: str, value: float) -> None:
+        """Remembers a number; the mean over the run goes to the diagnostics."""
+        self.notes.setdefault(name, []).append(value)
+
+
+def differentiate(run: Run, u: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    r"""The state as a leaf of a graph, and its denoised state ``D`` with the graph of the network.
+
+    Gradients are taken with respect to ``u`` alone (`torch.autograd.grad`), so none is computed for weights.
+    """
+    run.cost.denoiser += 1
+    with torch.enable_grad():
+        u = u.detach().requires_grad_()
+        D = run.posterior.prior.denoise(u, sigma)
+    if not D.requires_grad:
+        name = type(run.posterior.prior).__name__
+        raise TypeError(f"no gradient flows through {name}.denoise; this sampler needs it (remove torch.no_grad).")
+    return u, D
+
+
+class MemberSampler(ABC):
+    """A posterior sampler that draws members independently of each other."""
+
+    requires: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def draw(self, run: Run) -> Tensor:
+        r"""Draws one state per row: (rows, \*S)."""
+
+    def __call__(
+        self,
+        posterior: Posterior,
+        members: int | Sequence[int] = 16,
+        generator: Generator | None = None,
+        batch_size: int | None = None,
+        callback: Callback | None = None,
+    ) -> Ensemble:
+        r"""Draws an ensemble.
+
+        Arguments:
+            posterior: Law to draw from.
+            members: Number of members, or their indices, so that a run can be split or resumed.
+            generator: Its state seeds the run and is not advanced; None takes fresh entropy.
+            batch_size: Members computed at once (each of them for all B observations); None takes all.
+            callback: Called as ``callback(step, steps, sigma, u)`` after each step of each batch.
+
+        Returns:
+            Ensemble with samples (M, B, \*X). Counters are calls per member; where inner iterations differ between
+            batches, the largest.
+
+        Raises:
+            TypeError: The posterior lacks what the method needs; the message lists the methods that would work.
+            NumericalError: The state left the finite numbers.
+        """
+        self.check(posterior)
+        root, indices, parts, runs = root_seed(generator), member_indices(members), [], []
+        for group in batches(indices, batch_size):
+            run = Run(posterior.tile(len(group)), Streams(root, group, posterior.batch), Cost(), callback)
+            try:
+                u = self.draw(run)
+            except NumericalError as error:
+                raise NumericalError(f"{type(self).__name__}: {error}") from None
+            with torch.no_grad():
+                parts.append(posterior.prior.decode(u.detach()).unflatten(0, (len(group), posterior.batch)))
+            runs.append(run)
+        cost = Cost(**{name: max(run.cost.as_dict()[name] for run in runs) for name in Cost().as_dict()})
+        diagnostics: dict[str, Any] = {"seed": root, "members": indices, "sampler": repr(self)}
+        for name in runs[0].notes:
+            values = [value for run in runs for value in run.notes[name]]
+            diagnostics[name] = sum(values) / len(values)
+        return Ensemble(torch.cat(parts), cost, diagnostics)
+
+    def check(self, posterior: Posterior) -> None:
+        """Raises TypeError if the posterior lacks what the method requires."""
+        given = offers(posterior)
+        if missing := sorted(self.requires - given):
+            from scidiff.posterior.registry import suitable
+
+            works = ", ".join(suitable(given)) or "none of the samplers built so far"
+            raise TypeError(
+                f"{type(self).__name__} needs {', '.join(missing)}; this posterior offers "
+                f"{', '.join(sorted(given)) or 'forward calls only'}. Samplers that would work: {works}."
+            )
+
+
+@dataclass(frozen=True)
+class GuidedSampler(MemberSampler):
+    """A conditional denoiser plus an integrator.
+
+    Arguments:
+        sampler: Integrator of `scidiff.samplers`.
+    """
+
+    sampler: Sampler = field(default_factory=DPMSolver)
+
+    @abstractmethod
+    def condition(self, run: Run) -> Denoiser:
+        """The conditional denoiser of the rows at hand."""
+
+    def draw(self, run: Run) -> Tensor:
+        p = run.posterior
+        u = self.sampler.start(run.streams, p.shape or (), p.device, p.dtype)
+        with torch.no_grad():
+            return self.sampler.integrate(self.condition(run), u, run.streams, run.callback)
