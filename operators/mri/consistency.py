@@ -29,6 +29,10 @@ import torch
 from torch import Generator, Tensor
 
 from scidiff.operators.mri.encoding import CartesianMRI, fft2c, ifft2c
+<<<<<<< HEAD
+=======
+from scidiff.operators.mri.masks import calibration_region
+>>>>>>> mri
 from scidiff.operators.mri.noise import prewhiten
 
 __all__ = ["ForwardCheck", "cg_sense", "held_back_chi2", "power_spectrum"]
@@ -43,6 +47,11 @@ class ForwardCheck:
         held_back_raw: The same without allowing for the error of the prediction.
         expected: Chi2 of the replay, that is ``held_back_raw / held_back``.
         held_back_error: One standard error of ``held_back``, from the scatter over splits and the count of numbers.
+<<<<<<< HEAD
+=======
+        held_back_outside: ``held_back`` of the points outside the calibration region alone, which coil maps made from
+            that region have not seen; NaN where there are none.
+>>>>>>> mri
         fit: Chi2 of the fit to all data over its degrees of freedom.
         degrees_of_freedom: Real numbers measured minus effective parameters of the fit.
         measured: Real numbers measured.
@@ -53,6 +62,10 @@ class ForwardCheck:
     held_back_raw: float
     expected: float
     held_back_error: float
+<<<<<<< HEAD
+=======
+    held_back_outside: float
+>>>>>>> mri
     fit: float
     degrees_of_freedom: float
     measured: int
@@ -175,6 +188,7 @@ def held_back_chi2(
     fit = float((y - explained).abs().square().sum()) / freedom
 
     weight = (torch.rand(splits, *y.shape[1:], generator=generator) >= fraction).to(y.device)
+<<<<<<< HEAD
     held = (~weight).sum((1, 2)) * 2
     replay = explained + _noise(y, splits, generator)
 
@@ -191,6 +205,35 @@ def held_back_chi2(
     )
 
 
+=======
+    held = 2 * int((~weight).sum())
+    replay = explained + _noise(y, splits, generator)
+
+    def errors(data: Tensor) -> Tensor:
+        error = data - operator(cg_sense(operator, data, power, weight.to(y.real.dtype)))
+        return error.abs().square() * ~weight
+
+    observed, expected = errors(y.expand(splits, -1, -1)), errors(replay)
+    total, total_expected = float(observed.sum()), float(expected.sum())
+    ratio = total / total_expected
+    outer = _outside_calibration(mask)[mask]
+    outside = float(observed[..., outer].sum() / expected[..., outer].sum()) if bool(outer.any()) else float("nan")
+    # Two independent chi2 of `held` real numbers each; splits overlap little.
+    error = ratio * (4 / held) ** 0.5
+    return ForwardCheck(
+        ratio, total / held, total_expected / held, error, outside, fit, freedom, real_numbers, image[0]
+    )
+
+
+def _outside_calibration(mask: Tensor) -> Tensor:
+    """Measured points that estimators of coil maps do not see, (H, W)."""
+    outside = mask.clone()
+    if bool(mask[mask.shape[0] // 2, mask.shape[1] // 2]):
+        outside[calibration_region(mask)] = False
+    return outside
+
+
+>>>>>>> mri
 def _noise(y: Tensor, batch: int, generator: Generator | None) -> Tensor:
     """White complex noise (batch, J, n) of unit variance per real component."""
     draw = torch.randn(batch, *y.shape[1:], generator=generator, dtype=y.dtype)
