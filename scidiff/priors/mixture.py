@@ -150,8 +150,8 @@ class GaussianMixturePrior(Standardised):
         r"""The exact posterior given ``y = A x + n``, again a mixture.
 
         Component k is conditioned as in `GaussianPrior.condition`; its weight is multiplied by its evidence
-        :math:`\mathcal{N}(y; A m_k, A C_k A^\top + \Sigma)`. Components whose weight vanishes beside the largest one to
-        less than 1e-30 are dropped.
+        :math:`\mathcal{N}(y; A m_k, A C_k A^\top + \Sigma)`. Components whose weight beside the largest one is below
+        1e-300, where double precision ends, are dropped.
 
         Arguments:
             operator: Linear (or affine) operator on fields (B, \*X).
@@ -173,7 +173,7 @@ class GaussianMixturePrior(Standardised):
             covs.append(posterior)
             logs.append(w.log() + evidence)
         log = torch.stack(logs)
-        keep = (log - log.max() > math.log(1e-30)).nonzero()[:, 0].tolist()
+        keep = (log - log.max() > math.log(1e-300)).nonzero()[:, 0].tolist()
         weights = torch.softmax(log[keep], 0)
         fields = self._fields(torch.stack([means[k] for k in keep]).to(self.dtype))
         return GaussianMixturePrior(weights, fields, torch.stack([covs[k] for k in keep]))
