@@ -208,7 +208,7 @@ class PoissonNoise:
         return torch.poisson(rate.to(device), generator=generator).to(z.device) * self._gain(z)
 
     def log_prob(self, y: Tensor, z: Tensor) -> Tensor:
-        """Log probability of the counts ``y / gain``, (B,); minus infinity if an entry has ``z < 0``, or ``z = 0 < y``."""
+        """Log probability of the counts ``y / gain``, (B,); minus infinity where ``z < 0`` or ``z = 0 < y``."""
         gain = self._gain(y)
         counts, rate = y / gain, z / gain
         inside = rate >= 0

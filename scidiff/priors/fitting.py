@@ -26,7 +26,7 @@ def shrunk_covariance(data: Tensor, shrinkage: float | None = None) -> Tensor:
     if shrinkage is None:
         spread = (s - target).square().sum()
         fourth = centred.square().sum(1).square().sum()  # sum of ||x x'||^2
-        error = (fourth / n - s.square().sum()) / n
+        error = (fourth - (n - 2) * s.square().sum()) / n**2  # sum of ||x x' - S||^2 / n^2, multiplied out
         shrinkage = float((error / spread).clamp(0, 1)) if float(spread) > 0 else 1.0
     if not 0 <= shrinkage <= 1:
         raise ValueError(f"shrinkage must lie between 0 and 1, got {shrinkage}.")

@@ -108,8 +108,11 @@ class Standardised:
 
     def _fields(self, v: Tensor) -> Tensor:
         """Inverse of `_flatten`."""
-        v = v.reshape(-1, *self.shape)
-        return from_real(v) if self.complex else v
+        return self._as_field(v.reshape(-1, *self.shape), self.complex)
+
+    @staticmethod
+    def _as_field(v: Tensor, complex: bool) -> Tensor:
+        return from_real(v) if complex else v
 
 
 class GaussianPrior(Standardised):
