@@ -29,10 +29,7 @@ import torch
 from torch import Generator, Tensor
 
 from scidiff.operators.mri.encoding import CartesianMRI, fft2c, ifft2c
-<<<<<<< HEAD
-=======
 from scidiff.operators.mri.masks import calibration_region
->>>>>>> mri
 from scidiff.operators.mri.noise import prewhiten
 
 __all__ = ["ForwardCheck", "cg_sense", "held_back_chi2", "power_spectrum"]
@@ -47,11 +44,8 @@ class ForwardCheck:
         held_back_raw: The same without allowing for the error of the prediction.
         expected: Chi2 of the replay, that is ``held_back_raw / held_back``.
         held_back_error: One standard error of ``held_back``, from the scatter over splits and the count of numbers.
-<<<<<<< HEAD
-=======
         held_back_outside: ``held_back`` of the points outside the calibration region alone, which coil maps made from
             that region have not seen; NaN where there are none.
->>>>>>> mri
         fit: Chi2 of the fit to all data over its degrees of freedom.
         degrees_of_freedom: Real numbers measured minus effective parameters of the fit.
         measured: Real numbers measured.
@@ -62,10 +56,7 @@ class ForwardCheck:
     held_back_raw: float
     expected: float
     held_back_error: float
-<<<<<<< HEAD
-=======
     held_back_outside: float
->>>>>>> mri
     fit: float
     degrees_of_freedom: float
     measured: int
@@ -188,24 +179,6 @@ def held_back_chi2(
     fit = float((y - explained).abs().square().sum()) / freedom
 
     weight = (torch.rand(splits, *y.shape[1:], generator=generator) >= fraction).to(y.device)
-<<<<<<< HEAD
-    held = (~weight).sum((1, 2)) * 2
-    replay = explained + _noise(y, splits, generator)
-
-    def misfit(data: Tensor) -> Tensor:
-        error = data - operator(cg_sense(operator, data, power, weight.to(y.real.dtype)))
-        return (error.abs().square() * ~weight).sum((1, 2)) / held
-
-    observed, expected = misfit(y.expand(splits, -1, -1)), misfit(replay)
-    ratio = float(observed.mean() / expected.mean())
-    # Relative error of two independent chi2 with `held` numbers each; splits overlap little.
-    error = ratio * (2 * 2 / float(held.sum())) ** 0.5
-    return ForwardCheck(
-        ratio, float(observed.mean()), float(expected.mean()), error, fit, freedom, real_numbers, image[0]
-    )
-
-
-=======
     held = 2 * int((~weight).sum())
     replay = explained + _noise(y, splits, generator)
 
@@ -233,7 +206,6 @@ def _outside_calibration(mask: Tensor) -> Tensor:
     return outside
 
 
->>>>>>> mri
 def _noise(y: Tensor, batch: int, generator: Generator | None) -> Tensor:
     """White complex noise (batch, J, n) of unit variance per real component."""
     draw = torch.randn(batch, *y.shape[1:], generator=generator, dtype=y.dtype)
