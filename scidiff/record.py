@@ -26,9 +26,8 @@ LONGEST_ENTRY = 4096
 @cache
 def source() -> str:
     """Name, version and, in a checkout, commit of this package."""
-    version = "unknown version"
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        version = importlib.metadata.version("scidiff-toolkit")
+    from scidiff import __version__
+
     root = Path(__file__).resolve().parents[1]
     commit = ""
     if (root / ".git").exists():
@@ -36,7 +35,7 @@ def source() -> str:
             command = ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"]
             answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
             commit = f" (commit {answer.stdout.strip()})"
-    return f"scidiff {version}{commit}"
+    return f"scidiff {__version__}{commit}"
 
 
 def versions() -> dict[str, str]:

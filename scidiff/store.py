@@ -31,7 +31,7 @@ import numpy as np
 from scidiff.errors import InputError, Interrupted
 from scidiff.fields import atomic, write_json
 
-__all__ = ["MemberStore", "disk_full", "is_disk_full", "locked", "moments"]
+__all__ = ["MemberStore", "differences", "disk_full", "is_disk_full", "locked", "moments"]
 
 FOLDER = ".members"
 DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
@@ -142,10 +142,10 @@ class MemberStore:
         Raises:
             InputError: something that decides the numbers differs; the message names it with both values.
         """
-        differences = list(_differences(self.identity(), json.loads(json.dumps(identity, default=str))))
-        if differences:
+        found = differences(self.identity(), identity)
+        if found:
             raise InputError(
-                f"{self.folder.parent}: cannot resume, this is another run: {'; '.join(differences)}. "
+                f"{self.folder.parent}: cannot resume, this is another run: {'; '.join(found)}. "
                 "Resume with the settings of the first run, or start again with --overwrite."
             )
 
@@ -180,6 +180,15 @@ class MemberStore:
         (self.folder / "run.json").unlink(missing_ok=True)
         if self.folder.exists():
             shutil.rmtree(self.folder)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """In words, what differs between two nested records, compared as JSON."""
+    return list(_differences(_json(old), _json(new)))
+
+
+def _json(record: Mapping[str, Any]) -> Any:
+    return json.loads(json.dumps(record, default=str))
 
 
 def _differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
