@@ -63,9 +63,11 @@ def default_batch(posterior: Posterior, members: int) -> int:
 def place(posterior: Posterior, device: torch.device, dtype: torch.dtype | None = None) -> Posterior:
     """A copy of the posterior whose tensors live on a device, in a precision; the original is not changed.
 
-    Integer and boolean tensors keep their type; complex ones get the matching complex type.
+    Integer and boolean tensors keep their type, complex ones get the matching complex type. Parts of the prior are
+    widened to a precision but never narrowed: exact priors keep double precision inside and answer in that of the state.
     """
-    return _move(posterior, device, dtype, {})
+    prior = _move(posterior.prior, device, dtype if dtype == torch.float64 else None, {})
+    return Posterior(prior, _move(posterior.likelihood, device, dtype, {}), posterior.shape)
 
 
 def _cast(tensor: Tensor, device: torch.device, dtype: torch.dtype | None) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Generator, Tensor
 from scidiff.errors import InputError, NumericalError
 from scidiff.inference import Posterior
 from scidiff.placement import default_batch, fingerprint, place, resolve_device, resolve_dtype
-from scidiff.record import cost_per_member, source, versions
+from scidiff.record import source, versions
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -33,11 +34,17 @@ def method_name(method: Any) -> str:
 
 
 def parameters(method: Any) -> dict[str, Any]:
-    """The settings of a sampler, a dataclass: plain values as they are, anything else by its text."""
+    """The settings of a sampler and of its integrator, as `scidiff.posterior.get` takes them.
+
+    Only plain values (numbers, strings, None); objects that a caller put in, such as another integrator or schedule,
+    appear in ``repr(method)`` alone.
+    """
     if not dataclasses.is_dataclass(method):
         return {}
     found = {f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.init}
-    return {name: _plain(value) for name, value in found.items()}
+    inner = [parameters(value) for value in found.values() if dataclasses.is_dataclass(value)]
+    plain = {k: v for k, v in found.items() if v is None or isinstance(v, (bool, int, float, str))}
+    return {k: v for part in [*inner, plain] for k, v in part.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -47,7 +54,12 @@ def _plain(value: Any) -> Any:
         return [_plain(part) for part in value]
     if isinstance(value, Mapping):
         return {str(name): _plain(part) for name, part in value.items()}
-    return repr(value)
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    """``repr`` without addresses in memory, which differ from run to run."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
 @dataclasses.dataclass
@@ -153,16 +165,15 @@ class Plan:
     def configuration(self) -> dict[str, Any]:
         """All settings, as plain values: enough to run again."""
         return {
-            "problem": self.problem.name,
             "observation": self.input,
-            "sampler": method_name(self.sampler),
             "members": self.members,
             "seed": self.seed,
             "batch": self.batch,
             "device": self.posterior.device.type,
             "dtype": str(self.posterior.dtype).removeprefix("torch."),
-            "problem_parameters": _plain(self.problem.config()),
-            "sampler_parameters": parameters(self.sampler),
+            "problem": {"name": self.problem.name, **_plain(self.problem.config())},
+            "sampler": {"name": method_name(self.sampler), **parameters(self.sampler)},
+            "method": _text(self.sampler),
         }
 
     @property
@@ -194,7 +205,7 @@ class Plan:
         ensemble = self.sampler(self.posterior, members, generator, batch_size=len(members), callback=callback)
         seconds = time.monotonic() - begin
         fields = [self._field(member, x) for member, x in zip(members, ensemble.samples, strict=True)]
-        cost = cost_per_member(ensemble.cost)
+        cost = ensemble.cost.as_dict()
         records = [{"chi2": self._chi2(x), "cost": cost, "seconds": seconds} for x in ensemble.samples]
         return fields, records
 

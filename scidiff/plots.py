@@ -237,7 +237,7 @@ def _headline(result: xr.Dataset, field: str) -> str:
     settings = json.loads(result.attrs.get("configuration", "{}"))
     words = [str(result[f"{field}_mean"].attrs.get("long_name", field)).removeprefix("mean over members of ")]
     if settings:
-        words.append(f"{settings['problem']}, {settings['sampler']}")
+        words.append(f"{settings['problem']['name']}, {settings['sampler']['name']}")
     words.append(f"{result.sizes['member']} members")
     if "chi2" in result:
         words.append(f"data misfit χ² {float(result['chi2'].mean()):.2f} per degree of freedom")

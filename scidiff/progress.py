@@ -72,9 +72,9 @@ class Progress:
         self._show(f"{self.done} of {self.members} members", 0.0, now=True)
 
     def __call__(self, step: int, steps: int, sigma: float, u: Tensor) -> None:
-        """One step of a sampler is done."""
-        part = self.batch * min(step + 1, steps) / max(steps, 1)
-        text = f"{self.done} of {self.members} members, step {step + 1} of {steps}, sigma {sigma:.3g}"
+        """So many steps of a sampler are done."""
+        part = self.batch * step / max(steps, 1)
+        text = f"{self.done} of {self.members} members, step {step} of {steps}, sigma {sigma:.3g}"
         self._show(text, part)
         if self.callback is not None:
             self.callback(step, steps, sigma, u)

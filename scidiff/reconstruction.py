@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,11 +23,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from scidiff.errors import InputError
+from scidiff.errors import InputError, Interrupted
 from scidiff.plan import Plan, method_name
 from scidiff.progress import Progress
 from scidiff.protocols import Callback
-from scidiff.record import RunLog, dump_toml, peak_memory, provenance, source
+from scidiff.record import RunLog, dump_toml, largest_cost, peak_memory, provenance, source
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -98,6 +99,8 @@ def reconstruct(
     folder = Path(output) if output is not None else None
     with _claimed(folder, members, resume, overwrite) as store:
         plan = Plan.prepare(problem, observation, sampler, members, seed, batch, device, dtype, truth)
+        for text in plan.warnings:
+            warnings.warn(text, stacklevel=2)
         watch = Progress(progress, plan.members, 0, callback)
         if folder is None:
             return _in_memory(plan, watch, begin)
@@ -142,6 +145,8 @@ def _claimed(folder: Path | None, members: int, resume: bool, overwrite: bool) -
             yield store
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"stopped; {kept()}") from None
+        except Interrupted as error:
+            raise Interrupted(f"{error}; {kept()}") from error
 
 
 def _in_memory(plan: Plan, watch: Progress, begin: float) -> xr.Dataset:
@@ -253,7 +258,7 @@ def _summary(plan: Plan, read: Callable[[int], np.ndarray], records: list[dict[s
         method=plan.sampler,
         prior_card=getattr(plan.posterior.prior, "card", None),
         fingerprints=plan.fingerprints,
-        cost=records[0]["cost"],
+        cost=largest_cost(record["cost"] for record in records),
         checks=plan.checks,
         warnings=plan.warnings,
     )
@@ -263,7 +268,8 @@ def _summary(plan: Plan, read: Callable[[int], np.ndarray], records: list[dict[s
 def _metrics(plan: Plan, result: xr.Dataset, records: list[dict[str, Any]]) -> dict[str, Any]:
     """Fit of the data always, and scores against the truth where there is one."""
     chi2 = [record["chi2"] for record in records]
-    found = {"chi2": float(np.mean(chi2)), "chi2_of_members": chi2, "cost": records[0]["cost"], "checks": plan.checks}
+    cost = largest_cost(record["cost"] for record in records)
+    found = {"chi2": float(np.mean(chi2)), "chi2_of_members": chi2, "cost": cost, "checks": plan.checks}
     if plan.truth is not None:
         from scidiff.fields import merge_complex
 

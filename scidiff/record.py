@@ -11,13 +11,13 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RunLog", "cost_per_member", "dump_toml", "peak_memory", "provenance", "references", "source", "versions"]
+__all__ = ["RunLog", "dump_toml", "largest_cost", "peak_memory", "provenance", "references", "source", "versions"]
 
 # An attribute of an HDF5 object holds at most 64 KiB; cards may carry pictures and loss curves, which stay in their file.
 LONGEST_ENTRY = 4096
@@ -103,9 +103,13 @@ def provenance(
     }
 
 
-def cost_per_member(cost: Any) -> dict[str, int]:
-    """The counters of a `Cost` by name."""
-    return {name: int(value) for name, value in cost.as_dict().items()}
+def largest_cost(costs: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Calls per member; where batches needed different numbers of inner iterations, the largest."""
+    found: dict[str, int] = {}
+    for cost in costs:
+        for name, value in cost.items():
+            found[name] = max(found.get(name, 0), int(value))
+    return found
 
 
 def peak_memory() -> dict[str, int]:
