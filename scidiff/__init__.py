@@ -23,6 +23,7 @@ _EXPORTS = {
     "priors": "scidiff.priors",
     "problems": "scidiff.problems",
     "protocols": "scidiff.protocols",
+    "reconstruct": "scidiff.reconstruction",
     "rng": "scidiff.rng",
     "samplers": "scidiff.samplers",
     "training": "scidiff.training",

@@ -62,7 +62,7 @@ def parse_units(text: str) -> pint.Unit:
     try:
         return registry.Unit(text or "1") if text not in ("", "1") else registry.dimensionless
     except Exception as error:  # pint raises half a dozen unrelated types for a bad string
-        raise InputError(f"units {text!r} are not understood ({error}); write CF units such as 'm s-1' or 'K'.") from error
+        raise InputError(f"units {text!r} are not understood ({error}); write units as 'm s-1' or 'K'.") from error
 
 
 def _is_quantity(data: Any) -> bool:
@@ -156,9 +156,9 @@ def from_tensor(tensor: Tensor, template: xr.DataArray) -> xr.DataArray:
     name = template.name or "the field"
     if tensor.numel() != template.size:
         sizes = dict(zip(template.dims, template.shape, strict=True))
-        raise InputError(f"{name} has {sizes}, {template.size} numbers, but the tensor has shape {tuple(tensor.shape)}.")
+        raise InputError(f"{name} has {sizes}, {template.size} numbers; the tensor has shape {tuple(tensor.shape)}.")
     if tensor.is_complex() and not np.issubdtype(template.dtype, np.complexfloating):
-        raise InputError(f"{name} is real ({template.dtype}), but the tensor is complex; take its real part or its magnitude.")
+        raise InputError(f"{name} is real ({template.dtype}), the tensor is complex; take its real part or magnitude.")
     values = tensor.detach().cpu().numpy().reshape(template.shape)
     return template.copy(data=values)
 
@@ -247,7 +247,7 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None
 
 
 def _encoding(data: xr.Dataset) -> dict[str, dict[str, Any]]:
-    # xarray would add a _FillValue of NaN to every float: a coordinate must not have one (CF 2.5.1), a field needs none.
+    # xarray would add a _FillValue of NaN to every float: a coordinate must not have one (CF 2.5.1), a field need not.
     floats = [n for n, v in data.variables.items() if np.issubdtype(v.dtype, np.inexact)]
     return {str(name): {"_FillValue": None} for name in floats}
 

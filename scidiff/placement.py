@@ -55,7 +55,7 @@ def resolve_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
 
 
 def default_batch(posterior: Posterior, members: int) -> int:
-    """Members drawn together: as many as fit a fixed budget of numbers, at least one. Does not depend on the machine."""
+    """Members drawn together: as many as fit a fixed budget of numbers, at least one; no matter which machine."""
     numbers = posterior.batch * int(np.prod(posterior.shape or (1,)))
     return max(1, min(members, NUMBERS_PER_BATCH.get(posterior.device.type, 2**17) // numbers))
 
@@ -64,7 +64,7 @@ def place(posterior: Posterior, device: torch.device, dtype: torch.dtype | None 
     """A copy of the posterior whose tensors live on a device, in a precision; the original is not changed.
 
     Integer and boolean tensors keep their type, complex ones get the matching complex type. Parts of the prior are
-    widened to a precision but never narrowed: exact priors keep double precision inside and answer in that of the state.
+    widened to a precision but never narrowed: exact priors keep double precision inside, and answer in the state's.
     """
     prior = _move(posterior.prior, device, dtype if dtype == torch.float64 else None, {})
     return Posterior(prior, _move(posterior.likelihood, device, dtype, {}), posterior.shape)

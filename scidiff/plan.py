@@ -187,7 +187,9 @@ class Plan:
         """Indices of the members, batch by batch; the same whether a run is resumed or not."""
         return [list(range(i, min(i + self.batch, self.members))) for i in range(0, self.members, self.batch)]
 
-    def draw(self, members: list[int], callback: Callback | None = None) -> tuple[list[np.ndarray], list[dict[str, Any]]]:
+    def draw(
+        self, members: list[int], callback: Callback | None = None
+    ) -> tuple[list[np.ndarray], list[dict[str, Any]]]:
         """Draws members.
 
         Arguments:

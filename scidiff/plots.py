@@ -218,7 +218,8 @@ def _fan(axis: Axes, result: xr.Dataset, field: str) -> None:
     dims = _grid(result[f"{field}_mean"])
     x = np.asarray(result[dims[0]].values) if dims else np.zeros(1)
     mean, spread = np.atleast_1d(mean), np.atleast_1d(spread)
-    axis.fill_between(x, mean - 1.6449 * spread, mean + 1.6449 * spread, color=BAND, alpha=0.25, lw=0, label="90 % band")
+    half = 1.6449 * spread
+    axis.fill_between(x, mean - half, mean + half, color=BAND, alpha=0.25, lw=0, label="90 % band")
     for member in range(min(3, result.sizes["member"]) if field in result else 0):
         axis.plot(x, np.atleast_1d(_numbers(result[field].isel(member=member))), color=BAND, lw=0.6, alpha=0.7)
     axis.plot(x, mean, color=BAND, lw=1.6, label="mean")

@@ -17,9 +17,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RunLog", "dump_toml", "largest_cost", "peak_memory", "provenance", "references", "source", "versions"]
+__all__ = [
+    "RunLog",
+    "dump_toml",
+    "largest_cost",
+    "peak_memory",
+    "provenance",
+    "references",
+    "source",
+    "toml_value",
+    "versions",
+]
 
-# An attribute of an HDF5 object holds at most 64 KiB; cards may carry pictures and loss curves, which stay in their file.
+# An attribute of an HDF5 object holds at most 64 KiB; pictures and loss curves of a card stay in the card's file.
 LONGEST_ENTRY = 4096
 
 
@@ -59,7 +69,8 @@ def _compact(value: Any) -> str:
 
 
 def _abridged(card: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v if len(_compact(v)) <= LONGEST_ENTRY else "(long; see the card of the weights)" for k, v in card.items()}
+    long = "(long; see the card of the weights)"
+    return {name: value if len(_compact(value)) <= LONGEST_ENTRY else long for name, value in card.items()}
 
 
 def provenance(
@@ -160,7 +171,7 @@ def _table(settings: Mapping[str, Any], path: tuple[str, ...], lines: list[str])
     plain = {k: v for k, v in settings.items() if v is not None and k not in inner}
     if path and (plain or not inner):
         lines += ["", f"[{'.'.join(map(_key, path))}]"]
-    lines += [f"{_key(name)} = {_value(value)}" for name, value in plain.items()]
+    lines += [f"{_key(name)} = {toml_value(value)}" for name, value in plain.items()]
     for name, value in inner.items():
         _table(value, (*path, str(name)), lines)
 
@@ -169,16 +180,16 @@ def _key(name: Any) -> str:
     return str(name) if re.fullmatch(r"[A-Za-z0-9_-]+", str(name)) else json.dumps(str(name))
 
 
-def _value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A number, string, list or mapping in TOML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
-        text = repr(value)  # "inf" and "nan" are TOML too
-        return text
+        return repr(value)  # "inf" and "nan" are TOML too
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_value(part) for part in value if part is not None) + "]"
+        return "[" + ", ".join(toml_value(part) for part in value if part is not None) + "]"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items() if v is not None) + "}"
+        return "{" + ", ".join(f"{_key(k)} = {toml_value(v)}" for k, v in value.items() if v is not None) + "}"
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -78,7 +78,7 @@ def locked(folder: Path) -> Iterator[None]:
         if not _try_lock(descriptor):
             owner = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
             os.close(descriptor)
-            raise InputError(f"{folder}: another run (process {owner}) writes here; wait for it or choose another --out.")
+            raise InputError(f"{folder}: another run (process {owner}) writes here; wait, or choose another --out.")
         # The last holder may have removed the file between our open and our lock: then we hold a name nobody sees.
         with contextlib.suppress(FileNotFoundError):
             if os.name == "nt" or os.path.samestat(os.fstat(descriptor), os.stat(path)):

@@ -8,10 +8,13 @@ import os
 import numpy as np
 import torch
 import xarray as xr
+
 from scidiff.errors import InputError
 from scidiff.inference import Likelihood, Posterior
+from scidiff.linalg import Stationary
 from scidiff.noise import GaussianNoise
 from scidiff.operators.linear_map import LinearMap
+from scidiff.operators.mask import Mask
 from scidiff.priors import GaussianPrior
 
 
@@ -74,3 +77,32 @@ class Temperature:
         from scidiff.plots import result_figure
 
         return result_figure(result)
+
+
+class Waves(Temperature):
+    """A sea surface of 640 x 512 points, stationary waves, seen through a mask: large fields, cheap steps."""
+
+    name, field = "waves", "height"
+
+    def __init__(self):
+        ky, kx = torch.meshgrid(torch.fft.fftfreq(640), torch.fft.fftfreq(512), indexing="ij")
+        spectrum = torch.exp(-((ky**2 + kx**2) / 0.02)).double()
+        self.prior = GaussianPrior(torch.zeros(1, 640, 512), Stationary(spectrum / spectrum.mean()))
+        self.mask = torch.rand(1, 640, 512, generator=torch.Generator().manual_seed(4)) < 0.1
+
+    def config(self):
+        return {}
+
+    def data(self):
+        y = torch.randn(int(self.mask.sum()), generator=torch.Generator().manual_seed(5))
+        return xr.Dataset({"radiance": ("sensor", y.numpy(), {"units": "m"})})
+
+    def posterior(self, observation):
+        y = torch.as_tensor(observation["radiance"].values)[None]
+        return Posterior(self.prior, Likelihood(Mask(self.mask), GaussianNoise(0.1), y))
+
+    def template(self, observation):
+        return xr.DataArray(np.zeros((640, 512), np.float32), dims=("y", "x"), name="height", attrs={"units": "m"})
+
+    def check(self, observation):
+        return {}
