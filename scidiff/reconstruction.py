@@ -248,8 +248,9 @@ def _summary(plan: Plan, read: Callable[[int], np.ndarray], records: list[dict[s
     about = "misfit of the data: mean squared residual over noise variance, per degree of freedom"
     result["chi2"] = ("member", chi2, {"units": "1", "long_name": about})
     if plan.truth is not None:
-        truth = plan.truth[field].transpose(*dims)
-        result["truth"] = (dims, truth.values, {**units, **truth.attrs})
+        truth = plan.truth[field]
+        truth = truth.transpose(*dims) if set(truth.dims) == set(dims) else truth
+        result["truth"] = (truth.dims, truth.values, {**units, **truth.attrs})
     words = f"{plan.members} members, sampler {method_name(plan.sampler)}, seed {plan.seed}"
     attrs = provenance(
         title=f"{long_name}: samples of the posterior given the observation",
