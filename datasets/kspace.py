@@ -14,12 +14,12 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from scidiff.datasets.kspace_raw import Raw, choose_variable
 from scidiff.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,18 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["read_kspace", "sha256", "validate_kspace"]
 
 _KINDS = (".npy", ".npz", ".mat", ".h5", ".hdf5", ".mrd")
-
-
-@dataclass
-class Raw:
-    """What a format gives: an array whose meaning is still to be checked, and what the file says about it."""
-
-    array: np.ndarray
-    variable: str
-    layout: str = "coil ky kx"
-    mask: np.ndarray | None = None
-    voxel_mm: tuple[float, float] | None = None
-    attrs: dict[str, Any] = field(default_factory=dict)
 
 
 def read_kspace(
@@ -187,22 +175,6 @@ def _numpy(path: Path, variable: str | None) -> Raw:
         ) from error
     name = choose_variable(path, {name: (a.shape, a.dtype) for name, a in arrays.items()}, variable)
     return Raw(arrays[name], name)
-
-
-def choose_variable(path: Path, found: dict[str, tuple[tuple[int, ...], np.dtype]], variable: str | None) -> str:
-    """The named array, the one called ``kspace``, or the only complex one with two to four dimensions."""
-    listing = ", ".join(f"{name} {shape} {dtype}" for name, (shape, dtype) in found.items()) or "nothing"
-    if variable is not None:
-        if variable not in found:
-            raise InputError(f"{path}: there is no variable '{variable}'; found {listing}.")
-        return variable
-    if "kspace" in found:
-        return "kspace"
-    complexes = [name for name, (shape, dtype) in found.items() if dtype.kind == "c" and 2 <= len(shape) <= 4]
-    if len(complexes) == 1:
-        return complexes[0]
-    reason = "none is complex" if not complexes else f"{', '.join(complexes)} are complex; name one with `variable`"
-    raise InputError(f"{path}: not k-space: expected one complex array, but {reason}. Found {listing}.")
 
 
 def _arrange(raw: Raw, path: Path, coil_axis: int) -> np.ndarray:

@@ -10,16 +10,15 @@ from __future__ import annotations
 import warnings
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scidiff.datasets.kspace import Raw, choose_variable
+from scidiff.datasets.kspace_raw import Raw, choose_variable
 from scidiff.errors import InputError
 
 if TYPE_CHECKING:
     import h5py
-    import ismrmrd
 
 __all__ = ["read_hdf5", "read_mat"]
 
@@ -124,9 +123,7 @@ def _ismrmrd(path: Path, slice: int | None) -> Raw:
     return Raw(total / np.maximum(count, 1), "dataset/data", "coil ky kx", count > 0, voxel, attrs)
 
 
-def _place(
-    path: Path, line: ismrmrd.Acquisition, reverse: bool, centre: int, total: np.ndarray, count: np.ndarray
-) -> None:
+def _place(path: Path, line: Any, reverse: bool, centre: int, total: np.ndarray, count: np.ndarray) -> None:
     """Adds one acquired line (ISMRMRD acquisition) at its place in k-space; repeated lines are averaged."""
     data = line.data[:, ::-1] if reverse else line.data
     samples = data.shape[1]

@@ -104,16 +104,18 @@ class CartesianMRI:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Shape of one image, (C, H, W)."""
-        return (self.sets, *self.mask.shape)
+        height, width = self.mask.shape
+        return (self.sets, height, width)
 
     @property
     def samples(self) -> int:
         """Number n of sampled points of k-space."""
         return self._samples
 
-    def to(self, *args: torch.device | str | torch.dtype) -> CartesianMRI:
+    def to(self, target: torch.device | str | torch.dtype) -> CartesianMRI:
         """The same operator on another device or in another complex type, as `torch.Tensor.to`."""
-        maps = self.maps.to(*args)
+        dtype = isinstance(target, torch.dtype)
+        maps = self.maps.to(dtype=target) if dtype else self.maps.to(device=target)
         return CartesianMRI(maps, self.mask.to(maps.device))
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -180,10 +182,13 @@ class CartesianMRI:
 
     def _to_lines(self, coil_images: Tensor) -> Tensor:
         """Transforms along the undersampled axis and keeps the lines that hold a sample."""
-        return fft(coil_images, dim=self._along, norm="ortho").index_select(self._along, self._lines)
+        k = fft(coil_images, dim=self._along, norm="ortho")
+        return k if self._lines is None else k.index_select(self._along, self._lines)
 
     def _from_lines(self, k: Tensor) -> Tensor:
         """Adjoint of `_to_lines`."""
-        full = list(k.shape)
-        full[self._along] = self.mask.shape[self._along]
-        return ifft(k.new_zeros(full).index_copy(self._along, self._lines, k), dim=self._along, norm="ortho")
+        if self._lines is not None:
+            full = list(k.shape)
+            full[self._along] = self.mask.shape[self._along]
+            k = k.new_zeros(full).index_copy(self._along, self._lines, k)
+        return ifft(k, dim=self._along, norm="ortho")
