@@ -32,7 +32,7 @@ POINT_SCORES = ("psnr", "ssim", "nrmse", "chi2", "seconds")  # of an answer with
 
 
 def demo(
-    out: Annotated[Path | None, typer.Option(help=f"Folder of the result; default {FOLDER}, which is replaced.")] = None,
+    out: Annotated[Path | None, typer.Option(help=f"Folder of the result; {FOLDER} is replaced.")] = None,
     members: Annotated[int, typer.Option(min=2, help="Number of draws.")] = 8,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the sampler.")] = 20,
     acceleration: Annotated[float, typer.Option(help="Keep one line of so many.")] = 4.0,

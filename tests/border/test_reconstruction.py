@@ -267,7 +267,8 @@ def test_complex_fields_are_stored_as_complex64_or_as_pairs(tmp_path):
             return Posterior(self.prior, Likelihood(Identity(), GaussianNoise(0.1), y))
 
         def template(self, observation):
-            return xr.DataArray(np.zeros((1, 3, 4), np.complex64), dims=("map", "y", "x"), attrs={"units": "V"}, name="phasor")
+            zeros = np.zeros((1, 3, 4), np.complex64)
+            return xr.DataArray(zeros, dims=("map", "y", "x"), attrs={"units": "V"}, name="phasor")
 
     observation = xr.Dataset({"radiance": (("map", "y", "x"), np.full((1, 3, 4), 1 + 2j, np.complex64))})
     whole = reconstruct(Phasor(), observation, FEW, members=2, output=tmp_path / "a")
@@ -278,6 +279,7 @@ def test_complex_fields_are_stored_as_complex64_or_as_pairs(tmp_path):
 
 
 def test_toml_round_trip():
-    settings = {"a": 1, "b": 1e-5, "c": True, "d": 'say "x"\n', "none": None, "t": {"x": [1, 2.5], "u": {"k k": "é"}}, "e": {}}
+    tables = {"t": {"x": [1, 2.5], "u": {"k k": "é"}}, "e": {}}
+    settings = {"a": 1, "b": 1e-5, "c": True, "d": 'say "x"\n', "none": None, **tables}
     found = tomllib.loads(dump_toml(settings))
     assert found == {name: value for name, value in settings.items() if value is not None}
