@@ -56,13 +56,13 @@ class Run:
     streams: Streams
     cost: Cost
     callback: Callback | None = None
-    notes: dict[str, list[float]] = field(default_factory=dict)
+    notes: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.measurement = Measurement(self.posterior, self.cost)
 
-    def note(self, name: str, value: float) -> None:
-        """Remembers a number; the mean over the run goes to the diagnostics."""
+    def note(self, name: str, value: Tensor) -> None:
+        """Remembers a number, left on its device until the run ends; the mean over the run goes to the diagnostics."""
         self.notes.setdefault(name, []).append(value)
 
 
@@ -129,8 +129,8 @@ class MemberSampler(ABC):
         cost = Cost(**{name: max(run.cost.as_dict()[name] for run in runs) for name in Cost().as_dict()})
         diagnostics: dict[str, Any] = {"seed": root, "members": indices, "sampler": repr(self)}
         for name in runs[0].notes:
-            values = [value for run in runs for value in run.notes[name]]
-            diagnostics[name] = sum(values) / len(values)
+            values = [value.double() for run in runs for value in run.notes[name]]
+            diagnostics[name] = torch.stack(values).mean().item()
         return Ensemble(torch.cat(parts), cost, diagnostics)
 
     def check(self, posterior: Posterior) -> None:

@@ -104,9 +104,9 @@ class MMPS(GuidedSampler):
             solve(x, product, self.tolerance * size, left)
             last = x.v if self.warm and self.iterations > 1 else None
 
-            run.note("iterations", x.used.double().mean().item())
-            run.note("residual", (dot(x.r, x.r).sqrt() / size.clamp(min=torch.finfo(r.dtype).tiny)).mean().item())
-            run.note("breakdowns", x.broken.double().mean().item())
+            run.note("iterations", x.used.double().mean())
+            run.note("residual", (dot(x.r, x.r).sqrt() / size.clamp(min=torch.finfo(r.dtype).tiny)).mean())
+            run.note("breakdowns", x.broken.double().mean())
             return D.detach() + x.image
 
         return denoise
