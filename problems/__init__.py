@@ -11,6 +11,13 @@ if __name__ != "scidiff.problems":
 
 from scidiff.lazy import lazy_exports  # noqa: E402 - the check above must come first
 
-_EXPORTS: dict[str, str] = {}
+_EXPORTS: dict[str, str] = {
+    "AcceleratedMRI": "scidiff.problems.mri",
+    "Case": "scidiff.problems.base",
+    "GaussianInpainting": "scidiff.problems.gaussian",
+    "Problem": "scidiff.problems.base",
+    "get": "scidiff.problems.registry",
+    "names": "scidiff.problems.registry",
+}
 __all__ = [*_EXPORTS]
 __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

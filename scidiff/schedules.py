@@ -88,7 +88,7 @@ def uniform(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Tensor
 
 
 def vp_linear(n: int = 1000, total: int = 1000, beta_min: float = 1e-4, beta_max: float = 0.02) -> Tensor:
-    r"""The discrete process of DDPM with linear :math:`\beta_t`, or ``n`` of its ``total`` levels evenly spaced in time.
+    r"""The levels of DDPM with linear :math:`\beta_t`, or ``n`` of its ``total`` levels evenly spaced in time.
 
     .. math::
         \bar\alpha_t = \prod_{k \le t} (1 - \beta_k), \quad \beta_1 \dots \beta_T \text{ evenly spaced}, \quad

@@ -1,7 +1,7 @@
 r"""Linear solvers for :math:`M v = r` that also return an image :math:`B v`, row by row.
 
-``product(p)`` returns both :math:`M p` and :math:`B p`. As :math:`B` is linear and v a sum of directions p, its image is
-the same sum of images and costs no further product. Rows do not mix: each has its own scalars and its own end.
+``product(p)`` returns both :math:`M p` and :math:`B p`. As :math:`B` is linear and v a sum of directions p, its image
+is the same sum of images and costs no further product. Rows do not mix: each has its own scalars and its own end.
 """
 
 from __future__ import annotations

@@ -186,7 +186,7 @@ class GaussianMixturePrior(Standardised):
         rank: int | None = None,
         *,
         iterations: int = 100,
-        tolerance: float = 1e-6,
+        tolerance: float = 1e-5,
         floor: float = 1e-6,
         generator: Generator | None = None,
         history: list[float] | None = None,

@@ -122,9 +122,7 @@ class Sampler(ABC):
         return self.levels()[0] * streams.randn(shape, device, dtype)
 
     @abstractmethod
-    def integrate(
-        self, denoise: Denoiser, u: Tensor, streams: Streams, callback: Callback | None = None
-    ) -> Tensor:
+    def integrate(self, denoise: Denoiser, u: Tensor, streams: Streams, callback: Callback | None = None) -> Tensor:
         r"""Carries ``u`` (rows, \*S) from the first noise level to zero.
 
         Arguments:

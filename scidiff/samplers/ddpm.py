@@ -42,9 +42,7 @@ class DDPM(Sampler):
     steps: int = 1000
     schedule: Schedule = vp_linear
 
-    def integrate(
-        self, denoise: Denoiser, u: Tensor, streams: Streams, callback: Callback | None = None
-    ) -> Tensor:
+    def integrate(self, denoise: Denoiser, u: Tensor, streams: Streams, callback: Callback | None = None) -> Tensor:
         path = self.path(callback)
         for a, b in path:
             D = denoise(u, level(u, a))

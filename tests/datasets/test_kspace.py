@@ -1,7 +1,7 @@
 """Readers of raw k-space: what each format gives, and the message for each thing that can be wrong."""
 
 import hashlib
-import pickle
+import pickle  # noqa: TID251 - to test that one is refused
 import sys
 
 import h5py

@@ -95,9 +95,7 @@ def test_order_on_mixture(sampler, order):
     prior, sizes = Bimodal(), [60, 120, 240]
     u = 20 * torch.linspace(-1.5, 1.5, 7, dtype=torch.float64)[:, None]
     exact = with_budget(Heun(), 1500).integrate(prior.denoise, u, None)
-    errors = [
-        (with_budget(sampler, n).integrate(prior.denoise, u, None) - exact).abs().max().item() for n in sizes
-    ]
+    errors = [(with_budget(sampler, n).integrate(prior.denoise, u, None) - exact).abs().max().item() for n in sizes]
     assert slope(errors, sizes) == pytest.approx(order, abs=0.25), errors
 
 
@@ -134,7 +132,8 @@ def test_variance_of_coarse_ddpm_is_the_known_recursion():
 
 def test_monte_carlo_moments():
     """The whole call, in the field's units: 280 + 5 u."""
-    samples = DPMSolver(32, stochastic=True)(Gaussian(), members=1000, generator=torch.Generator().manual_seed(1)).samples
+    generator = torch.Generator().manual_seed(1)
+    samples = DPMSolver(32, stochastic=True)(Gaussian(), members=1000, generator=generator).samples
     assert samples.shape == (1000, 1, 3) and samples.dtype == torch.float64
     u = (samples[:, 0] - 280) / 5
     assert ((u.mean(0) - MEAN) / (VARIANCE / 1000).sqrt()).abs().max() < 3.5

@@ -29,7 +29,9 @@ def make_masks(size, generator):
         "points, empty columns": gaps,
         "columns": masks.random(size, 2, generator=generator),
         "rows": masks.random(size, 2, axis=-2, generator=generator),
-        "one point": torch.zeros(size, dtype=torch.bool).index_put((torch.tensor(2), torch.tensor(3)), torch.tensor(True)),
+        "one point": torch.zeros(size, dtype=torch.bool).index_put(
+            (torch.tensor(2), torch.tensor(3)), torch.tensor(True)
+        ),
         "all": torch.ones(size, dtype=torch.bool),
     }
 
