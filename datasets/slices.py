@@ -1,8 +1,8 @@
 r"""Random complex crops of magnitude slices, for training a prior of MR images.
 
-A slice is scaled so that the 99th percentile of its magnitude is 1, then: random volume and slice, rotation, zoom, flips,
-gamma and shading of the intensity, and a smooth random phase, because the phase of a coil-combined image is smooth
-but arbitrary. All draws come from the generator given to the call.
+A slice is scaled so that the 99th percentile of its magnitude is 1, then: random volume and slice, rotation, zoom,
+flips, gamma and shading of the intensity, and a smooth random phase, because the phase of a coil-combined image is
+smooth but arbitrary. All draws come from the generator given to the call.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ class ComplexSlices:
     r"""Draws crops (2, h, w), real and imaginary part, divided by ``scale``.
 
     Arguments:
-        volumes: Magnitude volumes (slices, H_i, W_i); each is drawn with equal probability unless ``weights`` are given.
+        volumes: Magnitude volumes (slices, H_i, W_i); each is drawn with equal probability unless ``weights`` are
+        given.
         scale: Standard deviation per real component, so that the crops have about unit variance.
         weights: Probability of each volume, up to a factor.
         rotation: Largest rotation in degrees.
@@ -47,7 +48,9 @@ class ComplexSlices:
         self.volumes = [_normalised(v) for v in volumes]
         self.weights = torch.tensor([1.0] * len(volumes) if weights is None else list(weights))
         if len(self.weights) != len(self.volumes) or not volumes:
-            raise ValueError(f"expected one weight per volume, got {len(self.weights)} for {len(self.volumes)} volumes.")
+            raise ValueError(
+                f"expected one weight per volume, got {len(self.weights)} for {len(self.volumes)} volumes."
+            )
         self.scale, self.rotation, self.zoom, self.gamma = scale, rotation, zoom, gamma
         self.shading, self.phase, self.jitter = shading, phase, jitter
 

@@ -137,7 +137,9 @@ class _Windows:
         field = part[int(torch.randint(len(part), (), generator=generator))]
         grid = field.shape[1:]
         if len(grid) != len(crop) or any(n < c for n, c in zip(grid, crop, strict=True)):
-            raise InputError(f"fields have the grid {tuple(grid)}, training.crops asks for {crop}; choose a smaller crop.")
+            raise InputError(
+                f"fields have the grid {tuple(grid)}, training.crops asks for {crop}; choose a smaller crop."
+            )
         corner = [int(torch.randint(n - c + 1, (), generator=generator)) for n, c in zip(grid, crop, strict=True)]
         return field[(slice(None), *(slice(k, k + c) for k, c in zip(corner, crop, strict=True)))]
 

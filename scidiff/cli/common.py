@@ -72,13 +72,15 @@ def emit(record: Mapping[str, Any]) -> None:
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, Sequence | set | frozenset) and not isinstance(value, str | bytes):
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Sequence | set | frozenset):
         return [_plain(part) for part in (sorted(value) if isinstance(value, set | frozenset) else value)]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if hasattr(value, "tolist"):  # numpy and torch numbers and arrays
         return _plain(value.tolist())
-    return value if not isinstance(value, float) or math.isfinite(value) else None
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def guarded(command: Callable[..., Any]) -> Callable[..., None]:

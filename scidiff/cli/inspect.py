@@ -112,9 +112,11 @@ def _attributes(item: Any) -> dict[str, Any]:
     for name in item.attrs:
         if name in hidden:
             continue
-        value = item.attrs[name]
-        value = value.decode(errors="replace") if isinstance(value, bytes) else value
-        value = value.tolist() if hasattr(value, "tolist") else value
+        value: Any = item.attrs[name]
+        if isinstance(value, bytes):
+            value = value.decode(errors="replace")
+        elif hasattr(value, "tolist"):
+            value = value.tolist()
         if isinstance(value, str) and value[:1] in "{[" and value:
             try:
                 value = json_module.loads(value)

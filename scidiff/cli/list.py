@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from importlib import import_module
@@ -26,7 +27,9 @@ class Kind(StrEnum):
 
 
 def _summary(thing: Any) -> str:
-    return (inspect.getdoc(thing) or "").partition("\n")[0]
+    """First line of a docstring, without markup."""
+    line = (inspect.getdoc(thing) or "").partition("\n")[0]
+    return re.sub(r"(?::\w+:)?`+([^`]*)`+", r"\1", line)
 
 
 def _public(package: str) -> list[tuple[str, Any]]:

@@ -108,7 +108,9 @@ class UNet(nn.Module):
         self.width, self.blocks, self.embedding = tuple(width), blocks, embedding
         self.multiple = patch * 2 ** (len(self.width) - 1)
 
-        self.embed = nn.Sequential(nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
+        self.embed = nn.Sequential(
+            nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
+        )
         frequencies = torch.exp(torch.linspace(math.log(0.25), math.log(64.0), embedding // 2))
         self.register_buffer("frequencies", frequencies, persistent=False)
 

@@ -40,7 +40,8 @@ class DiffusionPrior:
         channels: Real channels of ``u``.
         loc: Mean of the field in physical units, a scalar or one per field channel.
         scale: Standard deviation of the field in physical units (per real component if complex), likewise.
-        complex: The field is complex: channels 2k and 2k + 1 of ``u`` are real and imaginary part of channel k of ``x``.
+        complex: The field is complex: channels 2k and 2k + 1 of ``u`` are real and imaginary part of channel k of
+        ``x``.
         units: Physical units of the field.
         card: What is known of the training.
         autocast: Compute type of the network, for example ``torch.bfloat16``; None keeps the type of the weights.

@@ -63,7 +63,8 @@ def load_pretrained(name_or_path: str | os.PathLike[str], device: torch.device |
     """A learned prior by bundled name or by path of its ``.safetensors`` file.
 
     Raises:
-        InputError: No such prior, not a safetensors file (pickles are never opened), or weights that do not fit the card.
+        InputError: No such prior, not a safetensors file (pickles are never opened), or weights that do not fit the
+        card.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -113,7 +114,10 @@ def save_pretrained(
     state = {k: v.detach().to("cpu", dtype).contiguous() for k, v in network.state_dict().items()}
     kind = type(network).__name__
     card = {"network": {"kind": kind, **network.config}, **card}  # type: ignore[arg-type]
-    for target, content in ((path, save(state)), (path.with_suffix(".json"), (json.dumps(card, indent=2) + "\n").encode())):
+    for target, content in (
+        (path, save(state)),
+        (path.with_suffix(".json"), (json.dumps(card, indent=2) + "\n").encode()),
+    ):
         temporary = target.with_name(target.name + ".part")
         with open(temporary, "wb") as file:
             file.write(content)

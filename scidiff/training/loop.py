@@ -106,7 +106,8 @@ def train(
 ) -> nn.Module:
     """Trains in place and returns the averaged network.
 
-    Writes ``checkpoint.safetensors`` and ``log.jsonl`` into ``folder``; with ``torchrun`` only the first process writes.
+    Writes ``checkpoint.safetensors`` and ``log.jsonl`` into ``folder``; with ``torchrun`` only the first process
+    writes.
 
     Arguments:
         network: Freshly initialised network.
@@ -141,7 +142,11 @@ def train(
     elif path.exists() and not overwrite:
         raise InputError(f"{path} exists; continue it with --resume, replace it with --overwrite, or choose --out.")
 
-    with _processes() as (rank, world), ThreadPoolExecutor(1) as loader, _bar(config.steps, done, progress, rank) as bar:
+    with (
+        _processes() as (rank, world),
+        ThreadPoolExecutor(1) as loader,
+        _bar(config.steps, done, progress, rank) as bar,
+    ):
         lead = rank == 0
         if lead:
             _trim(log, done)
@@ -178,11 +183,18 @@ def train(
                 values, norms = (torch.stack(v).mean().item() for v in zip(*losses, strict=True))
                 if not (math.isfinite(values) and math.isfinite(norms)):
                     raise NumericalError(
-                        f"training diverged between steps {step + 1 - len(losses)} and {step + 1} (loss {values}, gradient "
+                        f"training diverged between steps {step + 1 - len(losses)} and "
+                        f"{step + 1} (loss {values}, gradient "
                         f"norm {norms}); resume from {path} with a smaller learning_rate or bf16 = false."
                     )
                 seconds = (time.perf_counter() - clock) / len(losses)
-                row = {"step": step + 1, "loss": values, "gradient": norms, "rate": config.rate(step), "seconds": seconds}
+                row = {
+                    "step": step + 1,
+                    "loss": values,
+                    "gradient": norms,
+                    "rate": config.rate(step),
+                    "seconds": seconds,
+                }
                 if lead:
                     _append(log, row)
                 bar.set_postfix(loss=f"{values:.4f}")

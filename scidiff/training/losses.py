@@ -1,6 +1,7 @@
 r"""The denoising loss of EDM.
 
-.. math:: L = E_{\ln\sigma \sim N(m, s^2)}\; \frac{1 + \sigma^2}{\sigma^2}\, \| D(u + \sigma\epsilon, \sigma) - u \|^2 / n,
+.. math::
+    L = E_{\ln\sigma \sim N(m, s^2)}\; \frac{1 + \sigma^2}{\sigma^2}\, \| D(u + \sigma\epsilon, \sigma) - u \|^2 / n,
 
 whose weight makes the network's own output error count equally at every noise level (sigma_data = 1).
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from scidiff.nn import UNet
 from scidiff.nn.unet import _from_patches, _to_patches
 

@@ -1,10 +1,11 @@
 """The learned prior: preconditioning against the exact denoiser of white noise, units, complex fields, weight files."""
 
 import json
-import pickle
+import pickle  # noqa: TID251 - what must be refused
 
 import pytest
 import torch
+
 from scidiff.errors import InputError
 from scidiff.nn import UNet
 from scidiff.priors.diffusion import DiffusionPrior
@@ -73,7 +74,9 @@ def test_weights_and_card_come_back(weights, generator):
     assert (prior.channels, prior.complex, float(prior.scale)) == (2, True, 0.25)
     assert prior.network.config["width"] == (8, 8)
     u = torch.randn(1, 2, 6, 7, generator=generator)
-    torch.testing.assert_close(prior.denoise(u, torch.tensor(0.5)), load_pretrained(weights).denoise(u, torch.tensor(0.5)))
+    torch.testing.assert_close(
+        prior.denoise(u, torch.tensor(0.5)), load_pretrained(weights).denoise(u, torch.tensor(0.5))
+    )
     assert len(prior.card["sha256"]) == 64
 
 

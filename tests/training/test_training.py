@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+
 from scidiff.errors import InputError, Interrupted, NumericalError
 from scidiff.nn import UNet
 from scidiff.priors.diffusion import DiffusionPrior
@@ -47,7 +48,7 @@ def test_loss_of_the_silent_network_is_the_variance_of_the_field(generator):
 
 
 def test_training_finds_the_exact_denoiser(tmp_path):
-    """A correlated Gaussian field: the learned denoiser must be close to the Wiener filter, and far closer than F = 0."""
+    """A correlated Gaussian field: the learned denoiser must come close to the Wiener filter, far closer than F = 0."""
     config = TrainingConfig(steps=300, batch=64, crops=((32,),), warmup=20, decay=200, bf16=False, learning_rate=5e-3)
     network = train(_network(), _smooth, config, tmp_path)
     prior = DiffusionPrior(network, channels=1)
@@ -82,7 +83,9 @@ def test_rows_of_larger_crops_keep_the_cost():
 
 
 def _config(**options):
-    return TrainingConfig(**{"steps": 12, "batch": 4, "crops": ((24,), (16,)), "checkpoint_every": 4, "log_every": 2, **options})
+    return TrainingConfig(
+        **{"steps": 12, "batch": 4, "crops": ((24,), (16,)), "checkpoint_every": 4, "log_every": 2, **options}
+    )
 
 
 def test_resume_is_bit_identical(tmp_path):
@@ -93,11 +96,15 @@ def test_resume_is_bit_identical(tmp_path):
     cut = train(_network(seed=9), _white, _config(), tmp_path / "cut", resume=True)
     for a, b in zip(whole.state_dict().values(), cut.state_dict().values(), strict=True):
         assert torch.equal(a, b)
-    assert load_file(tmp_path / "whole/checkpoint.safetensors").keys() == load_file(tmp_path / "cut/checkpoint.safetensors").keys()
+    assert (
+        load_file(tmp_path / "whole/checkpoint.safetensors").keys()
+        == load_file(tmp_path / "cut/checkpoint.safetensors").keys()
+    )
 
 
 def test_resume_keeps_the_memory_layout_of_moments(tmp_path):
     """A channels-last network is resumed to the bit too: the fused optimiser pairs numbers by address."""
+
     def make():
         with torch.random.fork_rng():
             torch.default_generator.manual_seed(0)
@@ -212,9 +219,8 @@ def test_two_processes_are_one(project):
 
 
 def test_wrong_configuration_is_named(project):
-    from scidiff.cli.train import _read, _strict
-
     from scidiff.cli.common import ConfigError
+    from scidiff.cli.train import _read, _strict
 
     with pytest.raises(ConfigError, match="did you mean 'learning_rate'"):
         _strict(TrainingConfig, {"steps": 1, "learnin_rate": 1.0}, "training")
