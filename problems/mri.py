@@ -75,7 +75,7 @@ class AcceleratedMRI:
         prior: str | os.PathLike[str] | Prior = "head-t1",
         zeros: str = "missing",
         map_sets: int | str = "auto",
-        tv_weight: float = 0.5,
+        tv_weight: float = 0.25,
         slice: int | None = None,  # noqa: A002 - the user's word
         seed: int = 0,
     ) -> None:
@@ -233,7 +233,7 @@ class AcceleratedMRI:
         return {"zero_filled": self._image(zero_filled, observation), "tv": self._image(tv, observation)}
 
     def tuned_tv_weight(
-        self, observation: xr.Dataset, weights: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2), index: int = 0
+        self, observation: xr.Dataset, weights: tuple[float, ...] = (0.06, 0.12, 0.25, 0.5, 1.0, 2.0), index: int = 0
     ) -> float:
         """The weight with the best PSNR on another image: a phantom on this scan's grid, mask and noise.
 
@@ -291,9 +291,9 @@ class AcceleratedMRI:
         """Scores of the mean and of the ensemble; see `scidiff.problems.mri_scores`.
 
         With the result of `scidiff.reconstruct`, which carries the observation, also the misfit of the data
-        (``chi2``, and ``held_back_chi2`` on the samples set aside) and all scores of the baselines
-        (``psnr_zero_filled``, ...). A truth called ``reference``, or one with the attribute ``measured``, is a noisy
-        measurement and is treated as one.
+        (``chi2`` of the members, and on the samples set aside ``held_back_chi2`` and that of the mean) and all scores of the baselines
+        (``psnr_zero_filled``, ...). A truth whose variable has the attribute ``noise_std`` is itself a measurement with
+        that noise per real component, and is treated as one.
         """
         import xarray as xr
 
@@ -303,19 +303,20 @@ class AcceleratedMRI:
         x = tensor(true).reshape(1, *shape).to(torch.complex64)
         samples = samples_of(ensemble, self.field, shape).to(torch.complex64)
         observation = None if isinstance(ensemble, Ensemble) or "coil_maps" not in ensemble else ensemble
-        measured = name == "reference" or "fully sampled scan" in true.attrs.get("long_name", "")
+        noise_std = true.attrs.get("noise_std")
         where = head_region(x.abs().square().sum(1).sqrt()[0])
         scores = image_scores(samples.mean(0), x)
         if len(samples) > 1:
-            compared = samples
-            if measured and observation is not None and "held_back_mask" in observation:
-                compared = predicted_reference(samples, observation, self.seed)
-            scores |= ensemble_scores(compared, x, where)
+            if noise_std is not None and observation is not None and "held_back_mask" in observation:
+                scores |= ensemble_scores(predicted_reference(samples, observation, self.seed), x, where)
+            else:
+                scores |= ensemble_scores(samples, x, where, noise_std)
         if observation is not None:
             aside = "held_back_mask" in observation
             scores["chi2"] = float(data_misfit(samples[:, 0], observation).mean())
             if aside:
                 scores["held_back_chi2"] = float(data_misfit(samples[:, 0], observation, True).mean())
+                scores["held_back_chi2_mean"] = float(data_misfit(samples.mean(0), observation, True))
             for label, image in self.baselines(observation).items():
                 other = tensor(image).reshape(1, *shape)
                 scores |= {f"{k}_{label}": v for k, v in image_scores(other, x).items()}

@@ -193,7 +193,8 @@ def observation_from_kspace(
         out["held_back_mask"] = (("ky", "kx"), dropped.numpy(), {"long_name": "points set aside"})
         if bool(measured.all()) and clean is None:
             image = combine(noise_std * white, chosen)
-            out["reference"] = image_array(image, data, "reference", "image of the fully sampled scan")
+            reference = image_array(image, data, "reference", "image of the fully sampled scan")
+            out["reference"] = reference.assign_attrs(noise_std=noise_std)
     truth = None
     if clean is not None:
         truth = combine(noise_std * prewhiten(covariance, clean.to(torch.complex64))[0], chosen)
