@@ -58,6 +58,8 @@ class AcceleratedMRI:
         zeros: What k-space that is exactly zero in every coil is: ``"missing"`` or ``"measured"``.
         map_sets: Sets of coil maps, 1 or 2, or ``"auto"``: two where one does not explain the scan.
         tv_weight: Weight of the total-variation baseline in units of the noise.
+        validation: Share of the samples that are set aside, to check the answer with, where a scan is accelerated already
+            and all of it would be kept; 0 uses everything.
         slice: Which slice of a file that holds several; the middle one by default.
         seed: Seed of the mask, of the checks and of the simulated cases.
     """
@@ -76,6 +78,7 @@ class AcceleratedMRI:
         zeros: str = "missing",
         map_sets: int | str = "auto",
         tv_weight: float = 0.25,
+        validation: float = 0.05,
         slice: int | None = None,  # noqa: A002 - the user's word
         seed: int = 0,
     ) -> None:
@@ -92,13 +95,15 @@ class AcceleratedMRI:
             raise ValueError(f"map_sets must be 1, 2 or 'auto', got {map_sets!r}.")
         if not noise > 0:
             raise ValueError(f"noise must be positive, got {noise}.")
+        if not 0 <= validation < 0.5:
+            raise ValueError(f"validation is a share of the samples in [0, 0.5), got {validation}.")
         if not tv_weight >= 0:
             raise ValueError(f"tv_weight must not be negative, got {tv_weight}.")
         if coils < 1 or len(tuple(shape)) != 2 or min(shape) < 32:
             raise ValueError(f"cases need at least 1 coil and a (height, width) of 32 or more, got {coils}, {shape}.")
         self.coils, self.shape, self.noise = int(coils), (int(shape[0]), int(shape[1])), float(noise)
         self.zeros, self.map_sets, self.tv_weight, self.slice, self.seed = zeros, map_sets, tv_weight, slice, seed
-        self.sampling = Sampling(float(acceleration), pattern, float(calibration), seed)
+        self.sampling = Sampling(float(acceleration), pattern, float(calibration), seed, float(validation))
         self._prior = prior
 
     @cached_property
@@ -271,13 +276,13 @@ class AcceleratedMRI:
             if name in observation:
                 found[name] = float(observation[name])
         if "reference" in observation:
-            image = samples_of(_as_member(observation["reference"], self.field), self.field, operator_of(observation).shape)
+            image = tensor(observation["reference"]).reshape(1, *operator_of(observation).shape)
             total = 0.0
             for held_back in (False, True):
                 share = observation["held_back_mask" if held_back else "mask"].values.sum()
-                total += float(data_misfit(image[0], observation, held_back)[0]) * share
+                total += float(data_misfit(image, observation, held_back)[0]) * share
             coils, points = observation.sizes["coil"], observation["mask"].size
-            found["reference_chi2"] = total * coils / (points * max(coils - sets, 1))
+            found["reference_chi2"] = float(total * coils / (points * max(coils - sets, 1)))
         warnings = [str(observation.attrs["remark"])] if "remark" in observation.attrs else []
         for name in ("forward_chi2", "reference_chi2"):
             if found.get(name, 1.0) > CHI2_LIMIT:
@@ -328,8 +333,3 @@ class AcceleratedMRI:
         from scidiff.plots import result_figure
 
         return result_figure(result, "zero_filled" if "zero_filled" in result else None)
-
-
-def _as_member(array: xr.DataArray, name: str) -> xr.Dataset:
-    """One image as an ensemble of one."""
-    return array.expand_dims("member").to_dataset(name=name)

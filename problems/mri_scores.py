@@ -61,7 +61,7 @@ def image_scores(estimate: Tensor, truth: Tensor) -> dict[str, float]:
 
 
 def ensemble_scores(samples: Tensor, truth: Tensor, where: Tensor, noise_std: float | None = None) -> dict[str, float]:
-    """CRPS, spread-skill ratio and 90 % coverage inside ``where`` (H, W); samples (M, 1, C, H, W), truth (1, C, H, W)."""
+    """CRPS, spread-skill ratio, 90 % coverage inside ``where`` (H, W); samples (M, 1, C, H, W), truth (1, C, H, W)."""
     inside = where.expand(truth.shape)
     return {
         "crps": float(crps(samples, truth)[inside].mean()),
@@ -86,7 +86,7 @@ def predicted_reference(samples: Tensor, observation: xr.Dataset, seed: int = 0)
 
 
 def data_misfit(images: Tensor, observation: xr.Dataset, held_back: bool = False) -> Tensor:
-    """Mean squared residual over noise variance of images (B, C, H, W): (B,), on the data given or on those set aside."""
+    """Squared residual over noise variance of images (B, C, H, W): (B,); on the data given or on those set aside."""
     prefix = "held_back_" if held_back else ""
     operator = operator_of(observation, tensor(observation[f"{prefix}mask"]).to(torch.bool))
     y = operator.sample(tensor(observation[f"{prefix}kspace"]))

@@ -157,7 +157,12 @@ def test_scans_that_are_not_fully_sampled(problem, scan) -> None:
     third["kspace"][:, :, 27:] = 0
     with pytest.warns(UserWarning):
         kept = problem.read(third)
-    assert int(kept["mask"].sum()) == 14 * 48 and "all of it is kept" in kept.attrs["remark"]
+    points, aside = 14 * 48, round(0.05 * 14 * 48)
+    assert int(kept["mask"].sum()) == points - aside and int(kept["held_back_mask"].sum()) == aside
+    assert "all but 5%" in kept.attrs["remark"] and "reference" not in kept
+    with pytest.warns(UserWarning):
+        everything = make(validation=0).read(third)
+    assert int(everything["mask"].sum()) == points and "held_back_mask" not in everything
 
 
 def test_two_sets_of_maps(scan) -> None:
