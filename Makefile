@@ -38,7 +38,7 @@ demo: $(INSTALLED)
 	$(BIN)/scidiff demo --out runs/demo
 
 test: $(INSTALLED)
-	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --import-mode=importlib
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --import-mode=importlib
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

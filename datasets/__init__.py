@@ -11,6 +11,18 @@ if __name__ != "scidiff.datasets":
 
 from scidiff.lazy import lazy_exports  # noqa: E402 - the check above must come first
 
-_EXPORTS: dict[str, str] = {}
+_EXPORTS: dict[str, str] = {
+    "ComplexSlices": "scidiff.datasets.slices",
+    "PhantomCrops": "scidiff.datasets.slices",
+    "TrainingData": "scidiff.datasets.sources",
+    "coil_maps": "scidiff.datasets.phantom",
+    "head_phantom": "scidiff.datasets.phantom",
+    "read_kspace": "scidiff.datasets.kspace",
+    "read_volume": "scidiff.datasets.volumes",
+    "simulate_kspace": "scidiff.datasets.phantom",
+    "smooth_phase": "scidiff.datasets.phantom",
+    "training_data": "scidiff.datasets.sources",
+    "validate_kspace": "scidiff.datasets.kspace",
+}
 __all__ = [*_EXPORTS]
 __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

@@ -14,12 +14,12 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from scidiff.datasets.kspace_raw import Raw, choose_variable
 from scidiff.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,18 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["read_kspace", "sha256", "validate_kspace"]
 
 _KINDS = (".npy", ".npz", ".mat", ".h5", ".hdf5", ".mrd")
-
-
-@dataclass
-class Raw:
-    """What a format gives: an array whose meaning is still to be checked, and what the file says about it."""
-
-    array: np.ndarray
-    variable: str
-    layout: str = "coil ky kx"
-    mask: np.ndarray | None = None
-    voxel_mm: tuple[float, float] | None = None
-    attrs: dict[str, Any] = field(default_factory=dict)
 
 
 def read_kspace(
@@ -127,11 +115,13 @@ def validate_kspace(
     if mask is not None:
         mask = np.asarray(mask).astype(bool)
         if mask.shape not in (nonzero.shape, nonzero.shape[1:]):
-            raise InputError(f"{name}: the file's mask has shape {mask.shape}, expected {nonzero.shape} (ky, kx) or (kx,).")
+            raise InputError(
+                f"{name}: the file's mask has shape {mask.shape}, expected {nonzero.shape} (ky, kx) or (kx,)."
+            )
         measured = np.broadcast_to(mask, nonzero.shape).copy()
-    empty = float((measured & ~nonzero).mean())
-    if empty > 0:
-        _warn_zeros(name, empty, zeros)
+    empty = int((measured & ~nonzero).sum())
+    if empty:
+        _warn_zeros(name, empty, nonzero.size, zeros)
         measured &= nonzero | (zeros == "measured")
     if not measured.any():
         raise InputError(f"{name}: the mask samples nothing.")
@@ -187,22 +177,6 @@ def _numpy(path: Path, variable: str | None) -> Raw:
     return Raw(arrays[name], name)
 
 
-def choose_variable(path: Path, found: dict[str, tuple[tuple[int, ...], np.dtype]], variable: str | None) -> str:
-    """The named array, the one called ``kspace``, or the only complex one with two to four dimensions."""
-    listing = ", ".join(f"{name} {shape} {dtype}" for name, (shape, dtype) in found.items()) or "nothing"
-    if variable is not None:
-        if variable not in found:
-            raise InputError(f"{path}: there is no variable '{variable}'; found {listing}.")
-        return variable
-    if "kspace" in found:
-        return "kspace"
-    complexes = [name for name, (shape, dtype) in found.items() if dtype.kind == "c" and 2 <= len(shape) <= 4]
-    if len(complexes) == 1:
-        return complexes[0]
-    reason = "none is complex" if not complexes else f"{', '.join(complexes)} are complex; name one with `variable`"
-    raise InputError(f"{path}: not k-space: expected one complex array, but {reason}. Found {listing}.")
-
-
 def _arrange(raw: Raw, path: Path, coil_axis: int) -> np.ndarray:
     array = raw.array
     if array.ndim == 3 and raw.layout == "coil ky kx":
@@ -219,13 +193,14 @@ def _frequencies(size: int, voxel_mm: float | None) -> tuple[np.ndarray, dict[st
     return index / (size * voxel_mm), {"units": "1/mm", "long_name": "spatial frequency"}
 
 
-def _warn_zeros(name: str, fraction: float, zeros: str) -> None:
+def _warn_zeros(name: str, empty: int, points: int, zeros: str) -> None:
     action = (
         "They are treated as NOT MEASURED. If they are data, say so: zeros='measured'."
         if zeros == "missing"
         else "They are treated as data, as asked, although no receiver measures exact zeros."
     )
-    warnings.warn(f"{name}: {fraction:.1%} of the points are exactly zero in every coil. {action}", stacklevel=4)
+    share = f"{empty} of {points} points ({empty / points:.1%})"
+    warnings.warn(f"{name}: {share} are exactly zero in every coil. {action}", stacklevel=4)
 
 
 def _warn_centre(name: str, array: np.ndarray) -> None:
@@ -234,7 +209,7 @@ def _warn_centre(name: str, array: np.ndarray) -> None:
     middle = tuple(n // 2 for n in power.shape)
     if any(abs(p - m) > max(2, n // 8) for p, m, n in zip(peak, middle, power.shape, strict=True)):
         warnings.warn(
-            f"{name}: the strongest point is at {tuple(map(int, peak))}, but the zero frequency is expected at {middle}. "
-            "Is this an image, or k-space that is not centred (numpy.fft.fftshift it)?",
+            f"{name}: the strongest point is at {tuple(map(int, peak))}, but the zero frequency is expected at "
+            f"{middle}. Is this an image, or k-space that is not centred (numpy.fft.fftshift it)?",
             stacklevel=4,
         )

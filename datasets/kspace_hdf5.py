@@ -10,11 +10,11 @@ from __future__ import annotations
 import warnings
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scidiff.datasets.kspace import Raw, choose_variable
+from scidiff.datasets.kspace_raw import Raw, choose_variable
 from scidiff.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ def read_mat(path: Path, variable: str | None) -> Raw:
     if h5py.is_hdf5(path):
         with h5py.File(path, "r") as file:
             found = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
-            name = choose_variable(path, {n: (d.shape[::-1], _complex_type(d.dtype)) for n, d in found.items()}, variable)
+            name = choose_variable(
+                path, {n: (d.shape[::-1], _complex_type(d.dtype)) for n, d in found.items()}, variable
+            )
             return Raw(_complex(found[name][()]).T, name)
     try:
         loaded = loadmat(path, struct_as_record=True)
@@ -121,16 +123,21 @@ def _ismrmrd(path: Path, slice: int | None) -> Raw:
     return Raw(total / np.maximum(count, 1), "dataset/data", "coil ky kx", count > 0, voxel, attrs)
 
 
-def _place(path: Path, line: object, reverse: bool, centre: int, total: np.ndarray, count: np.ndarray) -> None:
+def _place(path: Path, line: Any, reverse: bool, centre: int, total: np.ndarray, count: np.ndarray) -> None:
     """Adds one acquired line (ISMRMRD acquisition) at its place in k-space; repeated lines are averaged."""
     data = line.data[:, ::-1] if reverse else line.data
     samples = data.shape[1]
     middle = samples - 1 - line.center_sample if reverse else line.center_sample
     row, start = line.idx.kspace_encode_step_1 - centre + total.shape[1] // 2, total.shape[2] // 2 - middle
-    if data.shape[0] != total.shape[0] or not 0 <= row < total.shape[1] or start < 0 or start + samples > total.shape[2]:
+    if (
+        data.shape[0] != total.shape[0]
+        or not 0 <= row < total.shape[1]
+        or start < 0
+        or start + samples > total.shape[2]
+    ):
         raise InputError(
-            f"{path}: a line of {data.shape[0]} coils and {samples} samples at step {line.idx.kspace_encode_step_1} does "
-            f"not fit k-space of shape {total.shape} (coil, ky, kx) that the header states."
+            f"{path}: a line of {data.shape[0]} coils and {samples} samples at step {line.idx.kspace_encode_step_1} "
+            f"does not fit k-space of shape {total.shape} (coil, ky, kx) that the header states."
         )
     total[:, row, start : start + samples] += data
     count[row, start : start + samples] += 1

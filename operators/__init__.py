@@ -11,6 +11,12 @@ if __name__ != "scidiff.operators":
 
 from scidiff.lazy import lazy_exports  # noqa: E402 - the check above must come first
 
-_EXPORTS: dict[str, str] = {}
+_EXPORTS: dict[str, str] = {
+    "CartesianMRI": "scidiff.operators.mri",
+    "Identity": "scidiff.operators.identity",
+    "LinearMap": "scidiff.operators.linear_map",
+    "Mask": "scidiff.operators.mask",
+    "mri": "scidiff.operators.mri",
+}
 __all__ = [*_EXPORTS]
 __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

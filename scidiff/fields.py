@@ -12,6 +12,7 @@ This is the only file of scidiff that imports xarray.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -246,6 +247,25 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None
         temporary.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
 
 
+def _reserve(path: Path, data: xr.Dataset, more: int = 0) -> None:
+    """Raises OSError if the disk cannot take the file.
+
+    HDF5 may crash the process (a segmentation fault while it closes) when a write fails, so the room is asked for
+    before it begins: the numbers, and more than enough for headers and attributes.
+    """
+    headers = (1 << 16) + (1 << 13) * len(data.variables) + len(str(data.attrs))
+    size = sum(v.nbytes for v in data.variables.values()) + more + headers
+    with open(path, "wb") as stream:
+        try:
+            os.posix_fallocate(stream.fileno(), 0, size)
+        except (AttributeError, OSError) as error:  # absent on this system, or not offered by this file system
+            if getattr(error, "errno", errno.EOPNOTSUPP) not in {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}:
+                raise
+            for _ in range(0, size, 1 << 20):
+                stream.write(bytes(1 << 20))
+    path.unlink()
+
+
 def _encoding(data: xr.Dataset) -> dict[str, dict[str, Any]]:
     # xarray would add a _FillValue of NaN to every float: a coordinate must not have one (CF 2.5.1), a field need not.
     floats = [n for n, v in data.variables.items() if np.issubdtype(v.dtype, np.inexact)]
@@ -257,6 +277,7 @@ def write_dataset(data: xr.Dataset, path: str | os.PathLike[str], portable: bool
     data = dequantify(data)
     data = split_complex(data) if portable else data
     with atomic(path) as temporary:
+        _reserve(temporary, data)
         data.drop_encoding().to_netcdf(temporary, engine=ENGINE, encoding=_encoding(data))
 
 
@@ -288,6 +309,7 @@ def write_streamed(
     is_complex = np.issubdtype(template.dtype, np.complexfloating)
     take = {"_real": np.real, "_imag": np.imag} if portable and is_complex else {"": np.asarray}
     with atomic(path) as temporary:
+        _reserve(temporary, rest, len(members) * template.nbytes)
         rest.drop_encoding().to_netcdf(temporary, engine=ENGINE, encoding=_encoding(rest))
         with h5netcdf.File(temporary, "a") as file:
             for size, dim in zip(template.shape, template.dims, strict=True):

@@ -105,12 +105,16 @@ def _move(value: Any, device: torch.device, dtype: torch.dtype | None, seen: dic
 def fingerprint(value: Any) -> str:
     """The sha256 of everything an object is made of: type names, settings, tensors and weights.
 
-    Two objects built in the same way have equal fingerprints; values that are computed once and kept
-    (`functools.cached_property`) do not enter.
+    Two objects built in the same way have equal fingerprints, used or not: what an object derives and keeps for
+    itself, private attributes and `functools.cached_property`, does not enter (unless it has nothing else).
     """
     total = hashlib.sha256()
     _feed(value, total, set())
     return total.hexdigest()
+
+
+def _cached(kind: type, name: str) -> bool:
+    return isinstance(getattr(kind, name, None), functools.cached_property)
 
 
 def _feed(value: Any, total: Any, seen: set[int]) -> None:
@@ -140,8 +144,8 @@ def _feed(value: Any, total: Any, seen: set[int]) -> None:
         elif dataclasses.is_dataclass(value):
             _feed({f.name: getattr(value, f.name) for f in dataclasses.fields(value)}, total, seen)
         elif hasattr(value, "__dict__") and not callable(value):
-            cached = {k for k in vars(value) if isinstance(getattr(kind, k, None), functools.cached_property)}
-            _feed({k: v for k, v in vars(value).items() if k not in cached}, total, seen)
+            public = {k: v for k, v in vars(value).items() if not k.startswith("_") and not _cached(kind, k)}
+            _feed(public or vars(value), total, seen)
         elif callable(value):
             total.update(getattr(value, "__qualname__", kind.__qualname__).encode())
             _feed({k: v for k, v in getattr(value, "__dict__", {}).items() if not k.startswith("__")}, total, seen)

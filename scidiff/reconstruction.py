@@ -196,7 +196,7 @@ def _on_disk(
     write_json(folder / "metrics.json", _metrics(plan, result, records))
     if figures:
         (folder / "figures").mkdir(exist_ok=True)
-        figure = plan.problem.plot(result)
+        figure = plan.problem.plot(_shown(result, plan.problem.field))
         with atomic(folder / "figures" / "result.png") as temporary:
             figure.savefig(temporary, format="png")
     machine = _machine(begin) | {"sampling_seconds": round(sum(r["seconds"] / plan.batch for r in records), 3)}
@@ -204,6 +204,14 @@ def _on_disk(
     store.remove()
     log("done", **machine)
     return result.assign_attrs(machine)
+
+
+def _shown(result: xr.Dataset, field: str) -> xr.Dataset:
+    """The result as it is drawn: of a portable one, pairs are joined, but not those of the members, which are many."""
+    from scidiff.fields import merge_complex
+
+    members = [name for name in (f"{field}_real", f"{field}_imag") if name in result]
+    return merge_complex(result.drop_vars(members)).assign({name: result[name] for name in members})
 
 
 def _finished(path: Path, plan: Plan, batch: int | None) -> xr.Dataset:
@@ -248,8 +256,9 @@ def _summary(plan: Plan, read: Callable[[int], np.ndarray], records: list[dict[s
     about = "misfit of the data: mean squared residual over noise variance, per degree of freedom"
     result["chi2"] = ("member", chi2, {"units": "1", "long_name": about})
     if plan.truth is not None:
-        truth = plan.truth[field].transpose(*dims)
-        result["truth"] = (dims, truth.values, {**units, **truth.attrs})
+        truth = plan.truth[field]
+        truth = truth.transpose(*dims) if set(truth.dims) == set(dims) else truth
+        result["truth"] = (truth.dims, truth.values, {**units, **truth.attrs})
     words = f"{plan.members} members, sampler {method_name(plan.sampler)}, seed {plan.seed}"
     attrs = provenance(
         title=f"{long_name}: samples of the posterior given the observation",

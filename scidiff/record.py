@@ -48,6 +48,7 @@ def source() -> str:
     return f"scidiff {__version__}{commit}"
 
 
+@cache
 def versions() -> dict[str, str]:
     """Versions of what computes and writes."""
     found = {"python": platform.python_version()}

@@ -8,13 +8,16 @@ last is zero. A level of a variance-preserving process with :math:`\bar\alpha` i
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Schedule", "cosine", "karras", "log_linear", "uniform", "vp_linear"]
+__all__ = ["Schedule", "cosine", "describe", "karras", "log_linear", "uniform", "vp_linear"]
 
 Schedule = Callable[[int], Tensor]
 """``schedule(n)``: n + 1 decreasing noise levels, the last zero. Use `functools.partial` to set other arguments."""
@@ -85,7 +88,7 @@ def uniform(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Tensor
 
 
 def vp_linear(n: int = 1000, total: int = 1000, beta_min: float = 1e-4, beta_max: float = 0.02) -> Tensor:
-    r"""The discrete process of DDPM with linear :math:`\beta_t`, or ``n`` of its ``total`` levels evenly spaced in time.
+    r"""The levels of DDPM with linear :math:`\beta_t`, or ``n`` of its ``total`` levels evenly spaced in time.
 
     .. math::
         \bar\alpha_t = \prod_{k \le t} (1 - \beta_k), \quad \beta_1 \dots \beta_T \text{ evenly spaced}, \quad
@@ -104,3 +107,16 @@ def vp_linear(n: int = 1000, total: int = 1000, beta_min: float = 1e-4, beta_max
     log_alpha = torch.log1p(-beta).cumsum(0)
     keep = torch.linspace(total - 1, 0, n, dtype=torch.float64).round().long()
     return _end(torch.expm1(-log_alpha[keep]).sqrt())
+
+
+def describe(method: Any) -> str:
+    """A dataclass as ``Name(field=value, ...)`` with schedules by name, equal from one run of Python to the next."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, functools.partial):
+            inside = [text(value.func), *map(repr, value.args), *(f"{k}={v!r}" for k, v in value.keywords.items())]
+            return f"partial({', '.join(inside)})"
+        return getattr(value, "__name__", None) or repr(value)
+
+    fields = (f"{f.name}={text(getattr(method, f.name))}" for f in dataclasses.fields(method))
+    return f"{type(method).__name__}({', '.join(fields)})"

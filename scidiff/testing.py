@@ -42,8 +42,7 @@ def _randn(shape: Sequence[int], dtype: torch.dtype, generator: Generator | None
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
     """Real inner product of every row, in double precision."""
-    wide = torch.complex128 if a.is_complex() or b.is_complex() else torch.float64
-    return (a.flatten(1).to(wide).conj() * b.flatten(1).to(wide)).sum(-1).real
+    return (a.flatten(1).to(torch.complex128).conj() * b.flatten(1)).sum(-1).real
 
 
 def _norm(a: Tensor) -> Tensor:
@@ -91,8 +90,7 @@ def check_adjoint(
     x = _randn((batch, *x_shape), dtype, generator)
     other = _randn((batch, *x_shape), dtype, generator)
     z = operator(x)
-    repeated = operator(x)
-    _require(torch.equal(z, repeated), f"{name} gives two answers for the same field: the call changes its state.")
+    _require(torch.equal(z, operator(x)), f"{name} gives two answers for the same field: the call changes its state.")
     combined = operator(other - 0.7 * x)
     error = _norm(combined - (operator(other) - 0.7 * z)) / _norm(combined).clamp_min(1e-300)
     _require(float(error.max()) <= tolerance, f"{name} is not linear: relative error {float(error.max()):.3g}.")
@@ -203,8 +201,7 @@ def check_batch_independence(
     batches = {len(x) for x in inputs}
     if len(batches) != 1 or max(batches) < 2:
         raise ValueError(f"all inputs need the same batch of at least 2 rows, got {sorted(batches)}.")
-    batch = batches.pop()
-    together = f(*inputs)
+    batch, together = batches.pop(), f(*inputs)
     _require(len(together) == batch, f"f maps {batch} rows to {len(together)}.")
     tolerance = _precision(together.dtype, 1e3) if tolerance is None else tolerance
     worst = 0.0
@@ -260,8 +257,7 @@ def check_unit_independence(
     state = (generator if generator is not None else Generator().manual_seed(0)).get_state()
 
     def draw(factor: float) -> Tensor:
-        fresh = Generator()
-        fresh.set_state(state)
+        fresh = Generator().set_state(state)
         return sampler(build(factor), members=members, generator=fresh).samples
 
     reference = draw(1.0)

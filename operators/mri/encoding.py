@@ -65,7 +65,9 @@ class CartesianMRI:
         if maps.ndim not in (3, 4):
             raise ValueError(f"maps must be (coils, H, W) or (coils, sets, H, W), got shape {tuple(maps.shape)}.")
         if mask.ndim != 2 or mask.shape != maps.shape[-2:]:
-            raise ValueError(f"mask must have shape (H, W) = {tuple(maps.shape[-2:])} of the maps, got {tuple(mask.shape)}.")
+            raise ValueError(
+                f"mask must have shape (H, W) = {tuple(maps.shape[-2:])} of the maps, got {tuple(mask.shape)}."
+            )
         if not bool(mask.any()):
             raise ValueError("the mask samples nothing; give at least one True point.")
         maps = maps[:, None] if maps.ndim == 3 else maps
@@ -84,7 +86,7 @@ class CartesianMRI:
         self._kept = kept.shape
         self._index = None if bool(kept.all()) else kept.flatten().nonzero()[:, 0]
         self._samples = int(mask.sum())
-        # The input shift becomes a shift of the maps, the output shift a phase on them: fft(x e)[k] = fft(x)[k - n // 2].
+        # The input shift becomes a shift of the maps, the output shift a phase: fft(x e)[k] = fft(x)[k - n // 2].
         phase = _shift_phase(height, maps)[:, None] * _shift_phase(width, maps)[None, :]
         self._maps = (ifftshift(maps, dim=_HW) * phase).to(maps.dtype)
         self._conj = self._maps.conj().resolve_conj()
@@ -102,22 +104,26 @@ class CartesianMRI:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Shape of one image, (C, H, W)."""
-        return (self.sets, *self.mask.shape)
+        height, width = self.mask.shape
+        return (self.sets, height, width)
 
     @property
     def samples(self) -> int:
         """Number n of sampled points of k-space."""
         return self._samples
 
-    def to(self, *args: torch.device | str | torch.dtype) -> CartesianMRI:
+    def to(self, target: torch.device | str | torch.dtype) -> CartesianMRI:
         """The same operator on another device or in another complex type, as `torch.Tensor.to`."""
-        maps = self.maps.to(*args)
+        dtype = isinstance(target, torch.dtype)
+        maps = self.maps.to(dtype=target) if dtype else self.maps.to(device=target)
         return CartesianMRI(maps, self.mask.to(maps.device))
 
     def __call__(self, x: Tensor) -> Tensor:
         """Image (B, C, H, W) to the sampled points of every coil (B, J, n)."""
         if x.ndim != 4 or tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"x must have shape (B, C, H, W) = (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}.")
+            raise ValueError(
+                f"x must have shape (B, C, H, W) = (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}."
+            )
         k = self._weight(ifftshift(x, dim=_HW))
         k = fft2(k, norm="ortho") if self._lines is None else fft(self._to_lines(k), dim=self._across, norm="ortho")
         return k.flatten(-2) if self._index is None else k.flatten(-2).index_select(-1, self._index)
@@ -135,7 +141,9 @@ class CartesianMRI:
         if self._index is not None:
             return self.adjoint(self(x))
         if x.ndim != 4 or tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"x must have shape (B, C, H, W) = (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}.")
+            raise ValueError(
+                f"x must have shape (B, C, H, W) = (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}."
+            )
         weighted = self._weight(ifftshift(x, dim=_HW))
         if self._lines is not None:
             weighted = self._from_lines(self._to_lines(weighted))
@@ -158,7 +166,9 @@ class CartesianMRI:
 
     def _check(self, y: Tensor) -> None:
         if y.ndim != 3 or tuple(y.shape[1:]) != (self.coils, self.samples):
-            raise ValueError(f"y must have shape (B, coils, n) = (B, {self.coils}, {self.samples}), got {tuple(y.shape)}.")
+            raise ValueError(
+                f"y must have shape (B, coils, n) = (B, {self.coils}, {self.samples}), got {tuple(y.shape)}."
+            )
 
     def _weight(self, x: Tensor) -> Tensor:
         """Shifted images (B, C, H, W) to shifted coil images (B, J, H, W)."""
@@ -172,10 +182,13 @@ class CartesianMRI:
 
     def _to_lines(self, coil_images: Tensor) -> Tensor:
         """Transforms along the undersampled axis and keeps the lines that hold a sample."""
-        return fft(coil_images, dim=self._along, norm="ortho").index_select(self._along, self._lines)
+        k = fft(coil_images, dim=self._along, norm="ortho")
+        return k if self._lines is None else k.index_select(self._along, self._lines)
 
     def _from_lines(self, k: Tensor) -> Tensor:
         """Adjoint of `_to_lines`."""
-        full = list(k.shape)
-        full[self._along] = self.mask.shape[self._along]
-        return ifft(k.new_zeros(full).index_copy(self._along, self._lines, k), dim=self._along, norm="ortho")
+        if self._lines is not None:
+            full = list(k.shape)
+            full[self._along] = self.mask.shape[self._along]
+            k = k.new_zeros(full).index_copy(self._along, self._lines, k)
+        return ifft(k, dim=self._along, norm="ortho")

@@ -155,7 +155,9 @@ def calibration_region(mask: Tensor) -> tuple[slice, slice]:
     """
     height, width = mask.shape
     if not bool(mask[height // 2, width // 2]):
-        raise ValueError("the centre of k-space is not sampled: there is no calibration region; give coil maps instead.")
+        raise ValueError(
+            "the centre of k-space is not sampled: there is no calibration region; give coil maps instead."
+        )
     best, region = 0, (slice(0, 0), slice(0, 0))
     columns = mask.new_ones(width)
     for rows in range(1, height + 1):

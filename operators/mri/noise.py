@@ -95,7 +95,9 @@ def corner_covariance(kspace: Tensor, corner: float = 0.1) -> tuple[Tensor, int]
     """Covariance (J, J) of the four corners of the image of a fully sampled k-space (J, H, W), and their pixels."""
     image = ifft2c(kspace)
     h, w = (max(1, round(corner * n)) for n in image.shape[-2:])
-    pixels = torch.cat([image[:, a, b].flatten(1) for a in (slice(0, h), slice(-h, None)) for b in (slice(0, w), slice(-w, None))], 1)
+    pixels = torch.cat(
+        [image[:, a, b].flatten(1) for a in (slice(0, h), slice(-h, None)) for b in (slice(0, w), slice(-w, None))], 1
+    )
     return _covariance(pixels), pixels.shape[1]
 
 
@@ -143,7 +145,9 @@ def prewhiten(covariance: Tensor, *arrays: Tensor) -> tuple[Tensor, ...]:
     whitened = []
     for array in arrays:
         if array.shape[0] != len(covariance):
-            raise ValueError(f"the first dimension must be the {len(covariance)} coils, got shape {tuple(array.shape)}.")
+            raise ValueError(
+                f"the first dimension must be the {len(covariance)} coils, got shape {tuple(array.shape)}."
+            )
         flat = torch.linalg.solve_triangular(factor, array.flatten(1).to(torch.complex128), upper=False)
         whitened.append(flat.reshape(array.shape).to(array.dtype))
     return tuple(whitened)

@@ -18,11 +18,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor
 
-from scidiff.rng import Streams
+if TYPE_CHECKING:
+    from scidiff.rng import Streams
 
 __all__ = ["Covariance", "Dense", "Diagonal", "Isotropic", "Spectral", "as_covariance"]
 
@@ -125,11 +127,11 @@ class Covariance(ABC):
         dtype = dtype or self.dtype
         real = dtype.to_real()
         parts = (*self.shape, 2) if dtype.is_complex else self.shape
-        if isinstance(source, Streams):
-            e = source.randn(parts, dtype=real)
-        else:
+        if source is None or isinstance(source, Generator):
             device = source.device if source is not None else "cpu"
             e = torch.randn(n, *parts, generator=source, dtype=real, device=device)
+        else:
+            e = source.randn(parts, dtype=real)
         return self.sqrt_matmul(torch.view_as_complex(e) if dtype.is_complex else e)
 
     @property

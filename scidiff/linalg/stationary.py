@@ -2,7 +2,6 @@ r"""Covariances of statistically homogeneous periodic fields, diagonal in the Fo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -94,8 +93,3 @@ class Stationary(Spectral):
 
     def scaled(self, factor: float) -> Stationary:
         return Stationary(self.eigenvalues * factor, self.shape, len(self._dims))
-
-    @property
-    def spectrum_mean(self) -> float:
-        """Mean variance of an entry."""
-        return self.trace / math.prod(self.shape)

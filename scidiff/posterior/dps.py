@@ -1,6 +1,6 @@
 r"""Diffusion posterior sampling (DPS) with the published, normalised step.
 
-A DDPM step from level :math:`a` to level :math:`b` is followed by a kick along the gradient of the norm of the residual,
+A DDPM step from level :math:`a` to level :math:`b` is followed by a kick along the gradient of the residual norm,
 
 .. math:: u_b = \mathrm{DDPM}(u_a, D) - \zeta\sqrt{(1 + a^2)(1 + b^2)}\;\nabla_{u_a} \frac{\|r(D)\|_2}{c},
           \qquad D = D(u_a, a).
@@ -13,13 +13,15 @@ The paper writes the step for :math:`x_t = u / \sqrt{1 + \sigma^2}`; the square 
 
 .. math:: c = \max\big(1, \sqrt{\|r(0)\|^2 / n}\big),
 
-the root mean square of the whitened residual of the prior mean :math:`u = 0`, one number per row. Where the noise is the
-same everywhere it cancels, and :math:`r/c` is the paper's residual in units of the variability of the data; for data of
-unit variance it is the paper's. Rescaling the field, or the measurement with its operator and noise, changes nothing.
+the root mean square of the whitened residual of the prior mean :math:`u = 0`, one number per row. Where the noise is
+the same everywhere it cancels, and :math:`r/c` is the paper's residual in units of the variability of the data, and
+the paper's own for data of unit variance. Rescaling the field, or the measurement with its operator and noise, changes
+nothing.
 The 1 in the maximum is the noise itself: it matters only where the data hold nothing else.
 
-**DPS is a heuristic**: the kick does not follow from the noise level of the data, and the ensemble's spread is not the
-posterior's. The table of `benchmarks/exact_posteriors.py` says by how much.
+**DPS is a heuristic**: the kick does not follow from the noise level of the data, and the ensemble is not one of the
+posterior. Measured by `benchmarks/exact_posteriors.py` (64 members, exact draws have a mean error of 0.125): mean error
+0.27 and trace ratio 0.98 on a Gaussian field, 0.38 and 0.81 on a mixture, 0.64 and 1.74 where three modes remain.
 """
 
 from __future__ import annotations
@@ -33,12 +35,12 @@ from torch import Tensor
 from scidiff.posterior.base import MemberSampler, Run, differentiate
 from scidiff.samplers.base import level
 from scidiff.samplers.ddpm import DDPM, ancestral
-from scidiff.schedules import Schedule, vp_linear
+from scidiff.schedules import Schedule, describe, vp_linear
 
 __all__ = ["DPS"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DPS(MemberSampler):
     """Diffusion posterior sampling: a DDPM step, then a kick along the residual's gradient; a heuristic.
 
@@ -64,6 +66,9 @@ class DPS(MemberSampler):
         if self.zeta < 0:
             raise ValueError(f"zeta must not be negative, got {self.zeta}.")
 
+    def __repr__(self) -> str:
+        return describe(self)
+
     def draw(self, run: Run) -> Tensor:
         base, p = DDPM(self.steps, self.schedule), run.posterior
         u = base.start(run.streams, p.shape or (), p.device, p.dtype)
@@ -83,7 +88,7 @@ class DPS(MemberSampler):
             center = D.detach().requires_grad_()
             norm = torch.linalg.vector_norm(run.measurement.residual(center), dim=1) / c
         run.cost.operator_vjp += 1
-        (v,) = torch.autograd.grad(norm.sum(), center)  # rows do not mix: the sum's gradient is each row's own
+        (v,) = torch.autograd.grad(norm, center, torch.ones_like(norm))  # one gradient per row: rows do not mix
         run.cost.denoiser_vjp += 1
         (gradient,) = torch.autograd.grad(D, u, v)
         return D.detach(), gradient

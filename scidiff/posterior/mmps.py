@@ -10,53 +10,67 @@ system is solved in measurement space without matrices. Each iteration is one ve
 :math:`J^T\tilde A^T p` of network and operator, and one operator call; :math:`J` is symmetric for a true denoiser and
 :math:`J^T` stands for it. As :math:`C\tilde A^T v` is a sum of the products already made, it costs no further call.
 
-**Exact** for Gaussian priors, up to the integrator and the iterations. For other priors exact at small noise levels,
-and an approximation where :math:`u_0` given :math:`u_\sigma` has several modes: if the data leave several modes
-possible, their weights are wrong (see `benchmarks/exact_posteriors.py`).
+**Warm start.** From one noise level to the next v changes little, so the first iteration goes along the v of the call
+before, as far as is best, and the others start from there. Truncated solutions thus improve over the run. On a smooth
+8x8 Gaussian field measured with 1 % noise (condition number 1e5), 3 warm iterations reach a mean error of 0.063
+posterior standard deviations (0.0625 for exact draws) and 3 cold ones 0.164; the total variance, 1.29 of the exact one
+after 3 and 1.05 after 8, needs the iterations. The paper starts from zero: ``warm=False``.
+
+**Exact** for Gaussian priors, up to the integrator and the iterations. For other priors an approximation where
+:math:`u_0` given :math:`u_\sigma` is far from Gaussian: if the data leave several modes possible, their weights are
+not exact: `benchmarks/exact_posteriors.py` finds them off by 0.08 in total variation (mean over six problems, largest
+0.12; with the ODE 0.09 and 0.25), where exact draws have 0.04.
 
 **Learned priors** have Jacobians that are not quite symmetric nor positive. M has no eigenvalue below 1, so a direction
 p with :math:`p^T M p < p^T p / 2` is the network's fault: conjugate gradients stop there for that row, with what they
-have, and ``diagnostics["breakdowns"]`` counts such rows. GMRES needs no symmetry.
+have, and ``diagnostics["breakdowns"]`` is the fraction of solves that ended so. GMRES needs no symmetry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from scidiff.posterior.base import GuidedSampler, Run, differentiate
+from scidiff.posterior.krylov import Solution, conjugate_gradients, dot, gmres
 from scidiff.protocols import Denoiser
+from scidiff.samplers import DPMSolver, Sampler
 
 __all__ = ["MMPS"]
-
-Product = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""``p -> (M p, C A' p)`` for rows p (rows, n)."""
 
 
 @dataclass(frozen=True)
 class MMPS(GuidedSampler):
     """Moment matching posterior sampling: the covariance of the denoiser weighs data against prior.
 
+    Diagnostics, means over guided calls and members: ``iterations`` made, ``residual`` of the solver relative to |r|,
+    ``breakdowns`` (fraction of solves).
+
     Arguments:
-        sampler: Integrator; its ``calls`` is the number of guided network calls.
-        iterations: Largest number of solver iterations per guided call, one vector-Jacobian product each.
+        sampler: Integrator; its ``calls`` is the number of guided network calls. The default is stochastic because
+            fresh noise forgets what was wrong at large noise levels: on mixtures its mean error is at the floor of
+            Monte Carlo where the ODE's is not. On Gaussians the ODE has the better variance (0.3 % against 0.9 %).
+        iterations: Largest number of solver iterations per guided call, one vector-Jacobian product each. Where 5
+            suffice the tolerance stops earlier; smooth fields with little noise use all 8.
         solver: "cg" (conjugate gradients) or "gmres".
         tolerance: A row stops at a residual of ``tolerance * |r|``; at small noise levels one iteration reaches it.
+        warm: Whether a solve starts from the one before; needs at least 2 iterations.
 
     References:
         Learning Diffusion Priors from Observations by Expectation Maximization (Rozet et al., 2024),
-        arXiv:2405.13712, section 4.2 and algorithm 3.
+        arXiv:2405.13712, section 4.2.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"linear", "gradient", "gaussian"})
 
-    iterations: int = 5
+    sampler: Sampler = field(default_factory=lambda: DPMSolver(64, stochastic=True))
+    iterations: int = 8
     solver: Literal["cg", "gmres"] = "cg"
-    tolerance: float = 1e-3
+    tolerance: float = 1e-2
+    warm: bool = True
 
     def __post_init__(self) -> None:
         if self.iterations < 1:
@@ -69,90 +83,30 @@ class MMPS(GuidedSampler):
     def condition(self, run: Run) -> Denoiser:
         solve = conjugate_gradients if self.solver == "cg" else gmres
         measurement = run.measurement
+        last: Tensor | None = None
 
         def denoise(u: Tensor, sigma: Tensor) -> Tensor:
+            nonlocal last
             u, D = differentiate(run, u, sigma)
 
             def product(p: Tensor) -> tuple[Tensor, Tensor]:
                 run.cost.denoiser_vjp += 1
                 (g,) = torch.autograd.grad(D, u, measurement.adjoint(p), retain_graph=True)
-                g = sigma**2 * g
+                g = sigma**2 * g  # C A' p
                 return p + measurement.forward(g), g
 
-            mean = D.detach()
-            shift, used, residual, broken = solve(
-                product, measurement.residual(mean), mean, self.iterations, self.tolerance
-            )
-            run.note("iterations", used.double().mean().item())
-            run.note("residual", residual.double().mean().item())
-            run.note("breakdowns", broken.double().mean().item())
-            return mean + shift
+            r = measurement.residual(D.detach())
+            x = Solution.zero(r, u.shape[1:])
+            size, left = dot(r, r).sqrt(), self.iterations
+            if last is not None:
+                x.along(last, dot(last, r), product, size > 0)
+                left -= 1
+            solve(x, product, self.tolerance * size, left)
+            last = x.v if self.warm and self.iterations > 1 else None
+
+            run.note("iterations", x.used.double().mean().item())
+            run.note("residual", (dot(x.r, x.r).sqrt() / size.clamp(min=torch.finfo(r.dtype).tiny)).mean().item())
+            run.note("breakdowns", x.broken.double().mean().item())
+            return D.detach() + x.image
 
         return denoise
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum(1, keepdim=True)
-
-
-def _like(row: Tensor, u: Tensor) -> Tensor:
-    return row.reshape(-1, *[1] * (u.ndim - 1))
-
-
-def conjugate_gradients(
-    product: Product, r: Tensor, u: Tensor, iterations: int, tolerance: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Conjugate gradients per row: (C A' v, iterations used, relative residual, whether the row broke down)."""
-    shift, p, rho = torch.zeros_like(u), r, _dot(r, r)
-    first = rho.clamp(min=torch.finfo(r.dtype).tiny)
-    active, broken, used = rho > 0, torch.zeros_like(rho, dtype=torch.bool), torch.zeros_like(rho)
-    for _ in range(iterations):
-        q, g = product(p)
-        curvature, length = _dot(p, q), _dot(p, p)
-        fault = active & ~(curvature >= length / 2)
-        broken, active, used = broken | fault, active & ~fault, used + active
-        alpha = torch.where(active, rho / curvature, 0)
-        shift, r = shift + _like(alpha, u) * g, r - alpha * q
-        new = _dot(r, r)
-        active = active & (new > tolerance**2 * first)
-        if not bool(active.any()):
-            rho = new
-            break
-        p = torch.where(active, r + new / rho * p, p)
-        rho = new
-    return shift, used[:, 0], (rho / first).sqrt()[:, 0], broken[:, 0]
-
-
-def gmres(
-    product: Product, r: Tensor, u: Tensor, iterations: int, tolerance: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """GMRES per row without restart; returns the same four as `conjugate_gradients`, and never breaks down."""
-    beta = _dot(r, r).sqrt()
-    tiny = torch.finfo(r.dtype).tiny
-    active, used = beta > 0, torch.zeros_like(beta)
-    residual = active.to(r.dtype)
-    basis, images = [r / beta.clamp(min=tiny)], []
-    H = r.new_zeros(r.shape[0], iterations + 1, iterations)
-    y = r.new_zeros(r.shape[0], iterations)
-    for j in range(iterations):
-        w, g = product(basis[j])
-        images.append(g)
-        used = used + active
-        for i, q in enumerate(basis):  # modified Gram-Schmidt
-            H[:, i, j] = _dot(q, w)[:, 0]
-            w = w - H[:, i, j, None] * q
-        H[:, j + 1, j] = torch.linalg.vector_norm(w, dim=1)
-        basis.append(w / H[:, j + 1, j, None].clamp(min=tiny))
-        h = H[:, : j + 2, : j + 1]
-        right = torch.zeros_like(h[:, :, :1])
-        right[:, 0, 0] = 1
-        best = torch.linalg.pinv(h) @ right
-        y[:, : j + 1] = torch.where(active, beta * best[:, :, 0], y[:, : j + 1])
-        residual = torch.where(active, torch.linalg.vector_norm(right - h @ best, dim=1), residual)
-        active = active & (residual > tolerance)
-        if not bool(active.any()):
-            break
-    shift = torch.zeros_like(u)
-    for j, g in enumerate(images):
-        shift = shift + _like(y[:, j : j + 1], u) * g
-    return shift, used[:, 0], residual[:, 0], torch.zeros_like(residual[:, 0], dtype=torch.bool)

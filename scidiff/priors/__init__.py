@@ -1,9 +1,13 @@
-"""Laws of fields: exact ones (Gaussian, mixture), learned ones (diffusion) and products of them."""
+"""Laws of fields: exact ones (Gaussian, mixture), learned ones (diffusion) and products of them.
+
+Names are imported when first used.
+"""
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from scidiff.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from scidiff.priors.diffusion import DiffusionPrior
@@ -15,21 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["DiffusionPrior", "GaussianMixturePrior", "GaussianPrior", "ProductPrior", "load_pretrained", "patches"]
 
-_HOMES = {
-    "DiffusionPrior": "diffusion",
-    "GaussianMixturePrior": "mixture",
-    "GaussianPrior": "gaussian",
-    "ProductPrior": "product",
-    "load_pretrained": "pretrained",
-    "patches": "fitting",
+_EXPORTS = {
+    "DiffusionPrior": "scidiff.priors.diffusion",
+    "GaussianMixturePrior": "scidiff.priors.mixture",
+    "GaussianPrior": "scidiff.priors.gaussian",
+    "ProductPrior": "scidiff.priors.product",
+    "load_pretrained": "scidiff.priors.pretrained",
+    "patches": "scidiff.priors.fitting",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"scidiff.priors.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'scidiff.priors' has no attribute {name!r}; it has {', '.join(__all__)}.")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

@@ -17,7 +17,7 @@ import torch
 from torch import Generator, Tensor
 
 from scidiff.linalg import Covariance, as_covariance
-from scidiff.priors.gaussian import GaussianPrior, Standardised, condition_gaussian, measurement_matrix, to_real
+from scidiff.priors.gaussian import Standardised, condition_gaussian, measurement_matrix, to_real
 from scidiff.priors.mixture_fit import fit_mixture
 from scidiff.protocols import Noise, Operator
 from scidiff.rng import Streams
@@ -119,11 +119,11 @@ class GaussianMixturePrior(Standardised):
 
     def sample(self, n: int, generator: Generator | Streams | None = None) -> Tensor:
         r"""Independent fields (n, \*X) in physical units."""
+        device = generator.device if isinstance(generator, Generator) else "cpu"
         if isinstance(generator, Streams):
             uniform = generator.rand((), dtype=torch.float64)
             n = len(generator)
         else:
-            device = generator.device if generator is not None else "cpu"
             uniform = torch.rand(n, generator=generator, dtype=torch.float64, device=device).cpu()
         edges = self.weights.cumsum(0).cpu()
         which = torch.searchsorted(edges, uniform, right=True).clamp_max(len(edges) - 1)
@@ -178,10 +178,6 @@ class GaussianMixturePrior(Standardised):
         fields = self._fields(torch.stack([means[k] for k in keep]).to(self.dtype))
         return GaussianMixturePrior(weights, fields, torch.stack([covs[k] for k in keep]))
 
-    def component(self, k: int) -> GaussianPrior:
-        """Component k as a prior of its own."""
-        return GaussianPrior(self.means[k], self.covs[k])
-
     @classmethod
     def fit(
         cls,
@@ -190,7 +186,7 @@ class GaussianMixturePrior(Standardised):
         rank: int | None = None,
         *,
         iterations: int = 100,
-        tolerance: float = 1e-6,
+        tolerance: float = 1e-5,
         floor: float = 1e-6,
         generator: Generator | None = None,
         history: list[float] | None = None,

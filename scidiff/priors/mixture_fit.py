@@ -136,4 +136,7 @@ def _maximise(x: Tensor, r: Tensor, rank: int, floor: float) -> tuple[Tensor, Te
 
 
 def _log_density(r: Tensor, cov: LowRank) -> Tensor:
-    return -0.5 * ((r * cov.solve(r)).sum(-1) + cov.logdet() + r.shape[1] * math.log(2 * math.pi))
+    """Log density of centred rows (N, d): (N,); Woodbury needs only the coefficients on the basis."""
+    inside = (r @ cov.basis.mT).square() @ (cov.theta / (1 + cov.theta))
+    quadratic = (r.square().sum(-1) - inside) / cov.variance
+    return -0.5 * (quadratic + cov.logdet() + r.shape[1] * math.log(2 * math.pi))

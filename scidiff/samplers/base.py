@@ -21,7 +21,7 @@ from scidiff.errors import NumericalError
 from scidiff.inference import Cost, Ensemble
 from scidiff.protocols import Callback, Denoiser, Prior
 from scidiff.rng import Streams, member_indices, root_seed
-from scidiff.schedules import Schedule, karras
+from scidiff.schedules import Schedule, describe, karras
 
 __all__ = ["Path", "Sampler", "batches", "level"]
 
@@ -76,7 +76,7 @@ class Path:
         return u
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sampler(ABC):
     """An integrator; subclasses are frozen dataclasses whose fields are the parameters of the method.
 
@@ -95,6 +95,9 @@ class Sampler(ABC):
         levels = self.levels()
         if any(b >= a for a, b in pairwise(levels)) or levels[-1] != 0:
             raise ValueError("a schedule must decrease and end at 0; take one of scidiff.schedules.")
+
+    def __repr__(self) -> str:
+        return describe(self)
 
     @property
     def intervals(self) -> int:
@@ -119,9 +122,7 @@ class Sampler(ABC):
         return self.levels()[0] * streams.randn(shape, device, dtype)
 
     @abstractmethod
-    def integrate(
-        self, denoise: Denoiser, u: Tensor, streams: Streams, callback: Callback | None = None
-    ) -> Tensor:
+    def integrate(self, denoise: Denoiser, u: Tensor, streams: Streams, callback: Callback | None = None) -> Tensor:
         r"""Carries ``u`` (rows, \*S) from the first noise level to zero.
 
         Arguments:

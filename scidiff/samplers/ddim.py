@@ -21,7 +21,7 @@ from scidiff.schedules import Schedule, vp_linear
 __all__ = ["DDIM"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DDIM(Sampler):
     """Denoising diffusion implicit model.
 
@@ -43,9 +43,7 @@ class DDIM(Sampler):
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta must lie between 0 and 1, got {self.eta}.")
 
-    def integrate(
-        self, denoise: Denoiser, u: Tensor, streams: Streams, callback: Callback | None = None
-    ) -> Tensor:
+    def integrate(self, denoise: Denoiser, u: Tensor, streams: Streams, callback: Callback | None = None) -> Tensor:
         path = self.path(callback)
         for a, b in path:
             D = denoise(u, level(u, a))

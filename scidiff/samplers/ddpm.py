@@ -27,7 +27,7 @@ def ancestral(u: Tensor, D: Tensor, a: float, b: float, streams: Streams) -> Ten
     return u + b * t**0.5 * streams.randn_like(u) if b > 0 else u
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DDPM(Sampler):
     """Denoising diffusion probabilistic model.
 
@@ -42,9 +42,7 @@ class DDPM(Sampler):
     steps: int = 1000
     schedule: Schedule = vp_linear
 
-    def integrate(
-        self, denoise: Denoiser, u: Tensor, streams: Streams, callback: Callback | None = None
-    ) -> Tensor:
+    def integrate(self, denoise: Denoiser, u: Tensor, streams: Streams, callback: Callback | None = None) -> Tensor:
         path = self.path(callback)
         for a, b in path:
             D = denoise(u, level(u, a))

@@ -25,17 +25,19 @@ from torch import Tensor
 from scidiff.protocols import Callback, Denoiser
 from scidiff.rng import Streams
 from scidiff.samplers.base import Sampler, level
+from scidiff.schedules import Schedule, log_linear
 
 __all__ = ["DPMSolver"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DPMSolver(Sampler):
     """DPM-Solver++ 2M; one denoiser call per step.
 
     Arguments:
         steps: Number of steps, equal to the number of denoiser calls.
-        schedule: Noise levels.
+        schedule: Noise levels; evenly spaced in their log by default, as the paper does. On Gaussians with 64 steps
+            this leaves the variance 0.3 % (ODE) and 0.9 % (SDE) too wide, `karras` 0.5 to 1.2 % and 1.4 to 3.8 %.
         stochastic: False integrates the ODE (order 2), True the SDE.
 
     References:
@@ -43,11 +45,10 @@ class DPMSolver(Sampler):
         arXiv:2211.01095, algorithm 2 and appendix B (SDE).
     """
 
+    schedule: Schedule = log_linear
     stochastic: bool = False
 
-    def integrate(
-        self, denoise: Denoiser, u: Tensor, streams: Streams, callback: Callback | None = None
-    ) -> Tensor:
+    def integrate(self, denoise: Denoiser, u: Tensor, streams: Streams, callback: Callback | None = None) -> Tensor:
         path = self.path(callback)
         D_last, h_last = None, math.inf
         for a, b in path:

@@ -18,7 +18,7 @@ from scidiff.samplers.base import Sampler, level
 __all__ = ["Euler"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Euler(Sampler):
     r"""Euler steps :math:`u_b = D + (b/a)(u_a - D)`; one denoiser call each.
 
@@ -30,9 +30,7 @@ class Euler(Sampler):
         Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), arXiv:2206.00364.
     """
 
-    def integrate(
-        self, denoise: Denoiser, u: Tensor, streams: Streams, callback: Callback | None = None
-    ) -> Tensor:
+    def integrate(self, denoise: Denoiser, u: Tensor, streams: Streams, callback: Callback | None = None) -> Tensor:
         path = self.path(callback)
         for a, b in path:
             D = denoise(u, level(u, a))

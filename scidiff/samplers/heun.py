@@ -4,8 +4,8 @@ r"""Heun's method of EDM, with or without churn.
           d = \frac{\hat u - D(\hat u, \hat a)}{\hat a}, \quad u' = \hat u + (b - \hat a) d, \quad
           d' = \frac{u' - D(u', b)}{b}, \quad u_b = \hat u + (b - \hat a)\,\frac{d + d'}{2}
 
-with :math:`\gamma = \min(S_{churn}/n, \sqrt 2 - 1)` where :math:`S_{tmin} \le a \le S_{tmax}`, else 0. The last step, to
-level zero, is :math:`u_b = D`. Order 2 without churn.
+with :math:`\gamma = \min(S_{churn}/n, \sqrt 2 - 1)` where :math:`S_{tmin} \le a \le S_{tmax}`, else 0. The last step,
+to level zero, is :math:`u_b = D`. Order 2 without churn.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from scidiff.samplers.base import Sampler, level
 __all__ = ["Heun"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Heun(Sampler):
     """EDM's sampler; deterministic while ``S_churn`` is 0.
 
@@ -59,9 +59,7 @@ class Heun(Sampler):
     def calls(self) -> int:
         return 2 * self.intervals - 1
 
-    def integrate(
-        self, denoise: Denoiser, u: Tensor, streams: Streams, callback: Callback | None = None
-    ) -> Tensor:
+    def integrate(self, denoise: Denoiser, u: Tensor, streams: Streams, callback: Callback | None = None) -> Tensor:
         path = self.path(callback)
         for a, b in path:
             gamma = min(self.S_churn / len(path), math.sqrt(2) - 1) if self.S_tmin <= a <= self.S_tmax else 0.0

@@ -87,7 +87,7 @@ class Waves(Temperature):
     def __init__(self):
         ky, kx = torch.meshgrid(torch.fft.fftfreq(640), torch.fft.fftfreq(512), indexing="ij")
         spectrum = torch.exp(-((ky**2 + kx**2) / 0.02)).double()
-        self.prior = GaussianPrior(torch.zeros(1, 640, 512), Stationary(spectrum / spectrum.mean()))
+        self.prior = GaussianPrior(torch.zeros(1, 640, 512), Stationary(spectrum / spectrum.mean(), (1, 640, 512), 2))
         self.mask = torch.rand(1, 640, 512, generator=torch.Generator().manual_seed(4)) < 0.1
 
     def config(self):

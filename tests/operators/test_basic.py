@@ -4,9 +4,7 @@ import pytest
 import torch
 from torch import Generator
 
-from scidiff.operators.identity import Identity
-from scidiff.operators.linear_map import LinearMap
-from scidiff.operators.mask import Mask
+from scidiff.operators import Identity, LinearMap, Mask
 from scidiff.testing import check_adjoint, check_batch_independence, check_vjp
 
 F64, C128 = torch.float64, torch.complex128

@@ -159,13 +159,13 @@ bf16 = false
 
 
 def _command(folder: Path, out: str, *options: str, processes: int = 1) -> list[str]:
-    call = "from scidiff.cli.train import app; app()"
+    call = "from scidiff.cli.app import main; main()"
     (folder / "call.py").write_text(call)
     run = [sys.executable, str(folder / "call.py")]
     if processes > 1:
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         run = [*torchrun, str(folder / "call.py")]
-    return [*run, "prior", str(folder / "c.toml"), "--out", str(folder / out), "--no-progress", *options]
+    return [*run, "train", "prior", str(folder / "c.toml"), "--out", str(folder / out), "--no-progress", *options]
 
 
 @pytest.fixture
@@ -214,12 +214,12 @@ def test_two_processes_are_one(project):
 def test_wrong_configuration_is_named(project):
     from scidiff.cli.train import _read, _strict
 
-    import click
+    from scidiff.cli.common import ConfigError
 
-    with pytest.raises(click.UsageError, match="did you mean 'learning_rate'"):
+    with pytest.raises(ConfigError, match="did you mean 'learning_rate'"):
         _strict(TrainingConfig, {"steps": 1, "learnin_rate": 1.0}, "training")
     (project / "c.toml").write_text("[data]\nkind = 'x'\n[model]\n")
-    with pytest.raises(click.UsageError, match=r"unknown \['model'\], missing \['training'\]"):
+    with pytest.raises(ConfigError, match=r"unknown \['model'\], missing \['training'\]"):
         _read(project / "c.toml")
     from scidiff.datasets.sources import training_data
 
