@@ -53,7 +53,7 @@ def differences_adjoint(p: Tensor) -> Tensor:
 
 
 def _normal(operator: Any) -> Callable[[Tensor], Tensor]:
-    own = getattr(operator, "normal", None)
+    own: Any = getattr(operator, "normal", None)
     return own if callable(own) else lambda x: operator.adjoint(operator(x))
 
 

@@ -2,7 +2,7 @@ r"""Accelerated multi-coil MRI: an ensemble of complex images from undersampled 
 
 .. math:: y = P F (S_j x) + n, \qquad x \sim \text{prior}, \; n \sim N(0, s^2) \text{ per real component}
 
-Everything but the prior comes from the scan: noise, coil maps, intensity scale (see `scidiff.problems.mri_observation`).
+Everything but the prior comes from the scan: noise, coil maps, intensity scale (`scidiff.problems.mri_observation`).
 The prior knows complex images whose magnitude has 99th percentile 1 and is rescaled to the scan.
 """
 
@@ -58,8 +58,8 @@ class AcceleratedMRI:
         zeros: What k-space that is exactly zero in every coil is: ``"missing"`` or ``"measured"``.
         map_sets: Sets of coil maps, 1 or 2, or ``"auto"``: two where one does not explain the scan.
         tv_weight: Weight of the total-variation baseline in units of the noise.
-        validation: Share of the samples that are set aside, to check the answer with, where a scan is accelerated already
-            and all of it would be kept; 0 uses everything.
+        validation: Share of the samples set aside to check the answer with, where a scan is accelerated already and all
+            of it would be kept; 0 uses everything.
         slice: Which slice of a file that holds several; the middle one by default.
         seed: Seed of the mask, of the checks and of the simulated cases.
     """
@@ -287,7 +287,7 @@ class AcceleratedMRI:
         for name in ("forward_chi2", "reference_chi2"):
             if found.get(name, 1.0) > CHI2_LIMIT:
                 warnings.append(
-                    f"{name} is {found[name]:.2f}, above {CHI2_LIMIT}: coil maps and noise level do not explain the scan, "
+                    f"{name} is {found[name]:.2f}, above {CHI2_LIMIT}: coil maps and noise do not explain the scan, "
                     "and a sampler would invent structure. Try map_sets=2 or a larger calibration region."
                 )
         return {**found, "warnings": warnings}
@@ -296,9 +296,9 @@ class AcceleratedMRI:
         """Scores of the mean and of the ensemble; see `scidiff.problems.mri_scores`.
 
         With the result of `scidiff.reconstruct`, which carries the observation, also the misfit of the data
-        (``chi2`` of the members, and on the samples set aside ``held_back_chi2`` and that of the mean) and all scores of the baselines
-        (``psnr_zero_filled``, ...). A truth whose variable has the attribute ``noise_std`` is itself a measurement with
-        that noise per real component, and is treated as one.
+        (``chi2`` of the members, and on the samples set aside ``held_back_chi2`` and that of the mean) and all
+        scores of the baselines (``psnr_zero_filled``, ...). A truth whose variable has the attribute ``noise_std``
+        is itself a measurement with that noise per real component, and is treated as one.
         """
         import xarray as xr
 

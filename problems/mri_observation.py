@@ -79,8 +79,8 @@ class Sampling:
         remark = f"the scan is not fully sampled: {share:.1%} of k-space was measured ({1 / share:.1f}x accelerated)"
         if share * self.acceleration <= 1.02:
             kept = self._set_aside(measured)
-            words = f"all but {self.validation:.0%}, set aside to validate with, is kept" if self.validation else "all is kept"
-            return kept, f"{remark}, less than acceleration={self.acceleration:g} asks for; {words}."
+            share_kept = f"all but {self.validation:.0%}, set aside for validation," if self.validation else "all of it"
+            return kept, f"{remark}, less than acceleration={self.acceleration:g} asks for; {share_kept} is kept."
         kept = measured & drawn
         if self.acceleration > 1:
             total = kept.numel() / max(int(kept.sum()), 1)
@@ -144,7 +144,7 @@ def observation_from_kspace(
     Arguments:
         data: ``kspace`` (coil, ky, kx) and ``mask`` (ky, kx), as `scidiff.datasets.read_kspace` gives them.
         sampling: Which samples to keep.
-        sets: Number of sets of coil maps, or ``"auto"``: two where one leaves chi2 above 1.3 and two are clearly better.
+        sets: Sets of coil maps, or ``"auto"``: two where one leaves chi2 above 1.3 and two are clearly better.
         clean: Noiseless k-space (coil, ky, kx) of a simulated scan; the truth is its image under the estimated maps.
 
     Raises:

@@ -153,11 +153,11 @@ def test_scans_that_are_not_fully_sampled(problem, scan) -> None:
     every = make(acceleration=1).read(scan)
     assert bool(every["mask"].all()) and "held_back_mask" not in every and "reference" not in every
     third = scan.copy(deep=True)
-    third["kspace"][:, :, :13] = 0
-    third["kspace"][:, :, 27:] = 0
+    third["kspace"][:, :, [c for c in range(40) if not 14 <= c < 26 and c not in (0, 4, 8, 30, 36)]] = 0
     with pytest.warns(UserWarning):
         kept = problem.read(third)
-    points, aside = 14 * 48, round(0.05 * 14 * 48)
+    points, aside = 17 * 48, round(0.05 * 17 * 48)
+    assert bool(kept["mask"][:, 14:26].all())
     assert int(kept["mask"].sum()) == points - aside and int(kept["held_back_mask"].sum()) == aside
     assert "all but 5%" in kept.attrs["remark"] and "reference" not in kept
     with pytest.warns(UserWarning):
