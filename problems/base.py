@@ -131,7 +131,7 @@ class RescaledPrior:
 def rescaled(prior: Prior, factor: float) -> Prior:
     """The prior of ``factor * x``, by the prior's own ``rescaled`` where it has one."""
     own: Any = getattr(prior, "rescaled", None)
-    return own(factor) if callable(own) else RescaledPrior(prior, factor)
+    return RescaledPrior(prior, factor) if own is None else own(factor)
 
 
 def parameters(problem: Any) -> dict[str, Any]:

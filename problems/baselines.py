@@ -54,7 +54,7 @@ def differences_adjoint(p: Tensor) -> Tensor:
 
 def _normal(operator: Any) -> Callable[[Tensor], Tensor]:
     own: Any = getattr(operator, "normal", None)
-    return own if callable(own) else lambda x: operator.adjoint(operator(x))
+    return (lambda x: operator.adjoint(operator(x))) if own is None else own
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
