@@ -33,7 +33,7 @@ def _axes(shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 
 def _smooth_field(y: Tensor, x: Tensor, knots: Tensor) -> Tensor:
-    """A Gaussian field of unit variance: bumps on a square lattice over [-1.15, 1.15]^2, weighted by ``knots`` (n, n)."""
+    """A Gaussian field of unit variance: bumps on a lattice over [-1.15, 1.15]^2, weighted by ``knots`` (n, n)."""
     n = len(knots)
     lattice = torch.linspace(-1.15, 1.15, n)
     spacing = 2.3 / (n - 1)

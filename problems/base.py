@@ -130,8 +130,8 @@ class RescaledPrior:
 
 def rescaled(prior: Prior, factor: float) -> Prior:
     """The prior of ``factor * x``, by the prior's own ``rescaled`` where it has one."""
-    own = getattr(prior, "rescaled", None)
-    return own(factor) if callable(own) else RescaledPrior(prior, factor)
+    own: Any = getattr(prior, "rescaled", None)
+    return RescaledPrior(prior, factor) if own is None else own(factor)
 
 
 def parameters(problem: Any) -> dict[str, Any]:
@@ -178,7 +178,8 @@ def samples_of(ensemble: Ensemble | xr.Dataset, field: str, shape: tuple[int, ..
         array = ensemble[field]
         samples = torch.as_tensor(np.asarray(array.transpose("member", ...).values))
     else:
-        raise InputError(f"expected an Ensemble or a Dataset with '{field}' (member, ...), found {type(ensemble).__name__}.")
+        kind = type(ensemble).__name__
+        raise InputError(f"expected an Ensemble or a Dataset with '{field}' (member, ...), got {kind}.")
     if samples[0].numel() != int(np.prod(shape)):
         raise InputError(f"members have {samples[0].numel()} numbers, the truth has shape {shape}; they do not match.")
     return samples.reshape(len(samples), 1, *shape)

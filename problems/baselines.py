@@ -8,15 +8,17 @@ Total variation solves
 .. math:: \min_x \tfrac12 \|A x - y\|^2 + \lambda \sum_r \sqrt{|D_y x(r)|^2 + |D_x x(r)|^2}
 
 with forward differences :math:`D = (D_y, D_x)`, zero across the last row and column. For complex fields the modulus
-ties real and imaginary part together. The primal-dual iteration with step sizes :math:`\tau (L / 2 + 8 s) \le 1`,
+ties real and imaginary part together. The alternating direction method of multipliers (split Bregman) repeats
 
-.. math:: x^+ = x - \tau (A'(A x - y) + D' p), \qquad p^+ = \Pi_{|p| \le \lambda}(p + s D (2 x^+ - x)),
+.. math:: x \leftarrow (A'A + \rho D'D)^{-1} (A'y + \rho D'(z - u)), \quad
+          z \leftarrow \text{shrink}_{\lambda / \rho}(D x + u), \quad u \leftarrow u + D x - z
 
-converges for every :math:`s > 0`; :math:`L = \|A\|^2` and :math:`\|D\|^2 \le 8`.
+with :math:`\text{shrink}_t(v) = v \max(0, 1 - t / |v|)` and a few conjugate-gradient steps, started from the last
+``x``, for the first. It converges for every :math:`\rho > 0`, fastest where :math:`\lambda / \rho` is the height of an
+edge. (The primal-dual iteration of Condat needs five times the operator calls at small weights.)
 
 References:
-    A primal-dual splitting method for convex optimization involving Lipschitzian, proximable and linear composite
-    terms (Condat, 2013).
+    The Split Bregman Method for L1-Regularized Problems (Goldstein and Osher, 2009).
     Nonlinear total variation based noise removal algorithms (Rudin, Osher and Fatemi, 1992).
 """
 
@@ -28,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["differences", "differences_adjoint", "least_squares", "power_norm", "total_variation", "zero_filled"]
+__all__ = ["differences", "differences_adjoint", "least_squares", "total_variation", "zero_filled"]
 
 
 def differences(x: Tensor) -> Tensor:
@@ -51,8 +53,8 @@ def differences_adjoint(p: Tensor) -> Tensor:
 
 
 def _normal(operator: Any) -> Callable[[Tensor], Tensor]:
-    own = getattr(operator, "normal", None)
-    return own if callable(own) else lambda x: operator.adjoint(operator(x))
+    own: Any = getattr(operator, "normal", None)
+    return (lambda x: operator.adjoint(operator(x))) if own is None else own
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -64,22 +66,6 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 def zero_filled(operator: Any, y: Tensor) -> Tensor:
     """The adjoint ``A'y``: for MRI, the inverse FFT with zeros for what is missing, combined over coils."""
     return operator.adjoint(y)
-
-
-def power_norm(operator: Any, x: Tensor, iterations: int = 12) -> float:
-    r"""Largest eigenvalue of ``A'A``, :math:`\|A\|^2`, by the power method started at ``x`` (B, C, H, W).
-
-    Approached from below; the caller adds a margin.
-    """
-    normal, value = _normal(operator), 0.0
-    for _ in range(iterations):
-        norm = x.norm()
-        if not float(norm) > 0:
-            return value
-        x = x / norm
-        x, last = normal(x), x
-        value = float(_dot(last, x).sum())
-    return value
 
 
 def least_squares(operator: Any, y: Tensor, ridge: float = 0.0, iterations: int = 20, tol: float = 1e-6) -> Tensor:
@@ -114,43 +100,60 @@ def total_variation(
     operator: Any,
     y: Tensor,
     weight: float,
-    iterations: int = 200,
+    iterations: int = 40,
+    inner: int = 5,
+    edge: float = 0.1,
     tol: float = 1e-4,
-    start: Tensor | None = None,
-    norm: float | None = None,
 ) -> Tensor:
     r"""Total variation reconstruction, (B, C, H, W); see the module for the problem and the iteration.
 
     Arguments:
         operator: Linear operator with ``adjoint``.
         y: Measurement (B, \*Y).
-        weight: :math:`\lambda`, in units of ``y`` times those of ``A``. White noise of standard deviation s per real
-            component suggests a few tenths of s to a few s.
+        weight: :math:`\lambda`, in units of ``y`` times those of ``A``. For white noise of standard deviation s per
+            real component, a few tenths of s to a few s.
         iterations: Most iterations.
-        tol: Stops when an iteration changes ``x`` by less than this fraction of its norm (times the step).
-        start: First guess; by default ten iterations of `least_squares`.
-        norm: :math:`\|A\|^2`; by default from `power_norm`, with a margin of 5 %.
+        inner: Conjugate-gradient steps in each.
+        edge: :math:`\lambda / \rho` in units of the 99th percentile of the first guess; changes the speed only.
+        tol: A row stops when an iteration changes it by less than this fraction of its norm.
 
     Raises:
-        ValueError: if the weight is negative or the operator is zero on the data.
+        ValueError: if the weight is negative or the adjoint of the operator sees nothing in ``y``.
     """
     if not weight >= 0:
         raise ValueError(f"the weight of total variation must not be negative, got {weight}.")
-    backprojected = operator.adjoint(y)
-    lipschitz = 1.05 * power_norm(operator, backprojected) if norm is None else norm
-    if not lipschitz > 0:
+    normal, right = _normal(operator), operator.adjoint(y)
+    if not bool((right != 0).flatten(1).any(1).all()):
         raise ValueError("the adjoint of the operator sees nothing in y: there is nothing to reconstruct.")
-    normal = _normal(operator)
-    x = least_squares(operator, y, iterations=10) if start is None else start
-    # s balances primal and dual steps; 8 s = L / 2 makes both terms of the step bound equal.
-    dual_step = lipschitz / 16
-    primal_step = 1 / (lipschitz / 2 + 8 * dual_step)
-    p = x.new_zeros(2, *x.shape)
+    x = least_squares(operator, y, iterations=10)
+    if weight == 0:
+        return least_squares(operator, y, iterations=iterations * inner)
+    tiny = torch.finfo(right.real.dtype).tiny
+    threshold = edge * torch.quantile(x.abs().flatten(1).double(), 0.99, dim=1).to(right.real.dtype)
+    threshold = threshold.clamp(min=1e-6 * float(threshold.max())).reshape(-1, *(1,) * (x.ndim - 1))
+    rho = weight / threshold
+    u = x.new_zeros(2, *x.shape)
+    z = u
+    going = torch.ones_like(rho, dtype=torch.bool)
+
+    def left(v: Tensor) -> Tensor:
+        return normal(v) + rho * differences_adjoint(differences(v))
+
     for _ in range(iterations):
-        new = x - primal_step * (normal(x) - backprojected + differences_adjoint(p))
-        p = p + dual_step * differences(2 * new - x)
-        p = p / (p.abs().square().sum(0).sqrt() / max(weight, torch.finfo(torch.float32).tiny)).clamp(min=1)
-        change, x = float((new - x).norm()), new
-        if change <= tol * primal_step * lipschitz * float(x.norm()):
+        last = x
+        r = right + rho * differences_adjoint(z - u) - left(x)
+        p, rr = r, _dot(r, r)
+        for _ in range(inner):
+            q = left(p)
+            step = rr / _dot(p, q).clamp(min=tiny) * going
+            x, r = x + step * p, r - step * q
+            new = _dot(r, r)
+            p, rr = r + new / rr.clamp(min=tiny) * p, new
+        v = differences(x) + u
+        z = v * (1 - threshold / v.abs().square().sum(0).sqrt().clamp(min=tiny)).clamp(min=0)
+        u = v - z
+        change, size = (_dot(d, d).sqrt() for d in (x - last, x))
+        going = going & ~((change <= tol * size) & (change > 0))
+        if not bool(going.any()):
             break
     return x

@@ -104,7 +104,7 @@ class GaussianInpainting:
         noise = self.noise * torch.randn(self.shape, generator=generator)
         values = np.where(station.reshape(self.shape).numpy(), field.values + noise.numpy(), np.nan)
         attrs = {"units": "K", "long_name": "observed temperature, missing where there is no station"}
-        return xr.Dataset({"observation": self._array(values.astype(np.float32)).rename("observation").assign_attrs(attrs)})
+        return xr.Dataset({"observation": self._array(values.astype(np.float32)).assign_attrs(attrs)})
 
     def read(self, source: str | os.PathLike[str] | np.ndarray | xr.Dataset) -> xr.Dataset:
         """Observations (y, x) in units of temperature, NaN where there are none; from a NetCDF file, array or Dataset.

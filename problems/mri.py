@@ -2,7 +2,7 @@ r"""Accelerated multi-coil MRI: an ensemble of complex images from undersampled 
 
 .. math:: y = P F (S_j x) + n, \qquad x \sim \text{prior}, \; n \sim N(0, s^2) \text{ per real component}
 
-Everything but the prior comes from the scan: noise, coil maps, intensity scale (see `scidiff.problems.mri_observation`).
+Everything but the prior comes from the scan: noise, coil maps, intensity scale (`scidiff.problems.mri_observation`).
 The prior knows complex images whose magnitude has 99th percentile 1 and is rescaled to the scan.
 """
 
@@ -58,6 +58,8 @@ class AcceleratedMRI:
         zeros: What k-space that is exactly zero in every coil is: ``"missing"`` or ``"measured"``.
         map_sets: Sets of coil maps, 1 or 2, or ``"auto"``: two where one does not explain the scan.
         tv_weight: Weight of the total-variation baseline in units of the noise.
+        validation: Share of the samples set aside to check the answer with, where a scan is accelerated already and all
+            of it would be kept; 0 uses everything.
         slice: Which slice of a file that holds several; the middle one by default.
         seed: Seed of the mask, of the checks and of the simulated cases.
     """
@@ -75,7 +77,8 @@ class AcceleratedMRI:
         prior: str | os.PathLike[str] | Prior = "head-t1",
         zeros: str = "missing",
         map_sets: int | str = "auto",
-        tv_weight: float = 0.5,
+        tv_weight: float = 0.25,
+        validation: float = 0.05,
         slice: int | None = None,  # noqa: A002 - the user's word
         seed: int = 0,
     ) -> None:
@@ -92,13 +95,15 @@ class AcceleratedMRI:
             raise ValueError(f"map_sets must be 1, 2 or 'auto', got {map_sets!r}.")
         if not noise > 0:
             raise ValueError(f"noise must be positive, got {noise}.")
+        if not 0 <= validation < 0.5:
+            raise ValueError(f"validation is a share of the samples in [0, 0.5), got {validation}.")
         if not tv_weight >= 0:
             raise ValueError(f"tv_weight must not be negative, got {tv_weight}.")
         if coils < 1 or len(tuple(shape)) != 2 or min(shape) < 32:
             raise ValueError(f"cases need at least 1 coil and a (height, width) of 32 or more, got {coils}, {shape}.")
         self.coils, self.shape, self.noise = int(coils), (int(shape[0]), int(shape[1])), float(noise)
         self.zeros, self.map_sets, self.tv_weight, self.slice, self.seed = zeros, map_sets, tv_weight, slice, seed
-        self.sampling = Sampling(float(acceleration), pattern, float(calibration), seed)
+        self.sampling = Sampling(float(acceleration), pattern, float(calibration), seed, float(validation))
         self._prior = prior
 
     @cached_property
@@ -233,7 +238,7 @@ class AcceleratedMRI:
         return {"zero_filled": self._image(zero_filled, observation), "tv": self._image(tv, observation)}
 
     def tuned_tv_weight(
-        self, observation: xr.Dataset, weights: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2), index: int = 0
+        self, observation: xr.Dataset, weights: tuple[float, ...] = (0.06, 0.12, 0.25, 0.5, 1.0, 2.0), index: int = 0
     ) -> float:
         """The weight with the best PSNR on another image: a phantom on this scan's grid, mask and noise.
 
@@ -271,18 +276,18 @@ class AcceleratedMRI:
             if name in observation:
                 found[name] = float(observation[name])
         if "reference" in observation:
-            image = samples_of(_as_member(observation["reference"], self.field), self.field, operator_of(observation).shape)
+            image = tensor(observation["reference"]).reshape(1, *operator_of(observation).shape)
             total = 0.0
             for held_back in (False, True):
                 share = observation["held_back_mask" if held_back else "mask"].values.sum()
-                total += float(data_misfit(image[0], observation, held_back)[0]) * share
+                total += float(data_misfit(image, observation, held_back)[0]) * share
             coils, points = observation.sizes["coil"], observation["mask"].size
-            found["reference_chi2"] = total * coils / (points * max(coils - sets, 1))
+            found["reference_chi2"] = float(total * coils / (points * max(coils - sets, 1)))
         warnings = [str(observation.attrs["remark"])] if "remark" in observation.attrs else []
         for name in ("forward_chi2", "reference_chi2"):
             if found.get(name, 1.0) > CHI2_LIMIT:
                 warnings.append(
-                    f"{name} is {found[name]:.2f}, above {CHI2_LIMIT}: coil maps and noise level do not explain the scan, "
+                    f"{name} is {found[name]:.2f}, above {CHI2_LIMIT}: coil maps and noise do not explain the scan, "
                     "and a sampler would invent structure. Try map_sets=2 or a larger calibration region."
                 )
         return {**found, "warnings": warnings}
@@ -291,9 +296,9 @@ class AcceleratedMRI:
         """Scores of the mean and of the ensemble; see `scidiff.problems.mri_scores`.
 
         With the result of `scidiff.reconstruct`, which carries the observation, also the misfit of the data
-        (``chi2``, and ``held_back_chi2`` on the samples set aside) and all scores of the baselines
-        (``psnr_zero_filled``, ...). A truth called ``reference``, or one with the attribute ``measured``, is a noisy
-        measurement and is treated as one.
+        (``chi2`` of the members, and on the samples set aside ``held_back_chi2`` and that of the mean) and all
+        scores of the baselines (``psnr_zero_filled``, ...). A truth whose variable has the attribute ``noise_std``
+        is itself a measurement with that noise per real component, and is treated as one.
         """
         import xarray as xr
 
@@ -303,19 +308,20 @@ class AcceleratedMRI:
         x = tensor(true).reshape(1, *shape).to(torch.complex64)
         samples = samples_of(ensemble, self.field, shape).to(torch.complex64)
         observation = None if isinstance(ensemble, Ensemble) or "coil_maps" not in ensemble else ensemble
-        measured = name == "reference" or "fully sampled scan" in true.attrs.get("long_name", "")
+        noise_std = true.attrs.get("noise_std")
         where = head_region(x.abs().square().sum(1).sqrt()[0])
         scores = image_scores(samples.mean(0), x)
         if len(samples) > 1:
-            compared = samples
-            if measured and observation is not None and "held_back_mask" in observation:
-                compared = predicted_reference(samples, observation, self.seed)
-            scores |= ensemble_scores(compared, x, where)
+            if noise_std is not None and observation is not None and "held_back_mask" in observation:
+                scores |= ensemble_scores(predicted_reference(samples, observation, self.seed), x, where)
+            else:
+                scores |= ensemble_scores(samples, x, where, noise_std)
         if observation is not None:
             aside = "held_back_mask" in observation
             scores["chi2"] = float(data_misfit(samples[:, 0], observation).mean())
             if aside:
                 scores["held_back_chi2"] = float(data_misfit(samples[:, 0], observation, True).mean())
+                scores["held_back_chi2_mean"] = float(data_misfit(samples.mean(0), observation, True))
             for label, image in self.baselines(observation).items():
                 other = tensor(image).reshape(1, *shape)
                 scores |= {f"{k}_{label}": v for k, v in image_scores(other, x).items()}
@@ -327,8 +333,3 @@ class AcceleratedMRI:
         from scidiff.plots import result_figure
 
         return result_figure(result, "zero_filled" if "zero_filled" in result else None)
-
-
-def _as_member(array: xr.DataArray, name: str) -> xr.Dataset:
-    """One image as an ensemble of one."""
-    return array.expand_dims("member").to_dataset(name=name)

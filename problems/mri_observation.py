@@ -47,12 +47,14 @@ class Sampling:
         pattern: ``"random"`` or ``"uniform"`` lines, or ``"poisson"`` points.
         calibration: Share of lines (of each side, for points) that is fully sampled in the middle.
         seed: Seed of the pattern.
+        validation: Share of the points set aside where a scan is accelerated already and the pattern drops nothing.
     """
 
     acceleration: float
     pattern: str
     calibration: float
     seed: int
+    validation: float = 0.0
 
     def draw(self, shape: tuple[int, int]) -> Tensor:
         """A mask (H, W) for a fully sampled scan."""
@@ -76,12 +78,25 @@ class Sampling:
             return drawn, ""
         remark = f"the scan is not fully sampled: {share:.1%} of k-space was measured ({1 / share:.1f}x accelerated)"
         if share * self.acceleration <= 1.02:
-            return measured, f"{remark}, less than acceleration={self.acceleration:g} asks for; all of it is kept."
+            kept = self._set_aside(measured)
+            share_kept = f"all but {self.validation:.0%}, set aside for validation," if self.validation else "all of it"
+            return kept, f"{remark}, less than acceleration={self.acceleration:g} asks for; {share_kept} is kept."
         kept = measured & drawn
         if self.acceleration > 1:
             total = kept.numel() / max(int(kept.sum()), 1)
             remark += f"; with acceleration={self.acceleration:g} on top, {total:.1f}x in all"
         return kept, remark + "; there is no reference image."
+
+    def _set_aside(self, measured: Tensor) -> Tensor:
+        """The measured points less a random share of those outside the calibration region."""
+        outside = measured.clone()
+        outside[masks.calibration_region(measured)] = False
+        count = round(self.validation * int(measured.sum()))
+        candidates = outside.flatten().nonzero()[:, 0]
+        order = torch.randperm(len(candidates), generator=stream("validation", self.seed))
+        kept = measured.flatten().clone()
+        kept[candidates[order[:count]]] = False
+        return kept.reshape(measured.shape)
 
 
 def tensor(array: xr.DataArray) -> Tensor:
@@ -129,7 +144,7 @@ def observation_from_kspace(
     Arguments:
         data: ``kspace`` (coil, ky, kx) and ``mask`` (ky, kx), as `scidiff.datasets.read_kspace` gives them.
         sampling: Which samples to keep.
-        sets: Number of sets of coil maps, or ``"auto"``: two where one leaves chi2 above 1.3 and two are clearly better.
+        sets: Sets of coil maps, or ``"auto"``: two where one leaves chi2 above 1.3 and two are clearly better.
         clean: Noiseless k-space (coil, ky, kx) of a simulated scan; the truth is its image under the estimated maps.
 
     Raises:
@@ -141,7 +156,12 @@ def observation_from_kspace(
     measured = torch.ones(raw.shape[-2:], dtype=torch.bool)
     if "mask" in data:
         measured = tensor(require(data, "mask", ("ky", "kx"), "the scan")).to(torch.bool)
-    mask, remark = sampling.keep(measured)
+    try:
+        mask, remark = sampling.keep(measured)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"the scan cannot be modelled: {error}") from error
     if not bool(mask.any()):
         raise InputError("the mask samples nothing: no measured point of k-space is kept; lower the acceleration.")
     try:
@@ -193,7 +213,8 @@ def observation_from_kspace(
         out["held_back_mask"] = (("ky", "kx"), dropped.numpy(), {"long_name": "points set aside"})
         if bool(measured.all()) and clean is None:
             image = combine(noise_std * white, chosen)
-            out["reference"] = image_array(image, data, "reference", "image of the fully sampled scan")
+            reference = image_array(image, data, "reference", "image of the fully sampled scan")
+            out["reference"] = reference.assign_attrs(noise_std=noise_std)
     truth = None
     if clean is not None:
         truth = combine(noise_std * prewhiten(covariance, clean.to(torch.complex64))[0], chosen)

@@ -14,7 +14,7 @@ An exact truth (of a simulated case) is compared with the members themselves.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -32,16 +32,17 @@ __all__ = ["data_misfit", "ensemble_scores", "head_region", "image_scores", "pre
 
 
 def head_region(image: Tensor) -> Tensor:
-    """Pixels inside the head of a magnitude image (H, W): smoothed above a tenth of the 99th percentile, holes filled."""
+    """Pixels inside the head of a magnitude image (H, W): smoothed above a tenth of its 99th percentile, filled."""
     from scipy import ndimage
 
     size = max(3, round(min(image.shape) / 32))
     smooth = ndimage.uniform_filter(np.asarray(image, dtype=np.float64), size)
     bright = smooth > 0.1 * np.quantile(smooth, 0.99)
-    labels, count = ndimage.label(ndimage.binary_fill_holes(bright))
-    if count == 0:
-        return torch.ones(image.shape, dtype=torch.bool)
+    found: Any = ndimage.label(ndimage.binary_fill_holes(bright))
+    labels = found[0]
     sizes = np.bincount(labels.ravel())
+    if len(sizes) == 1:
+        return torch.ones(image.shape, dtype=torch.bool)
     sizes[0] = 0
     return torch.as_tensor(labels == sizes.argmax())
 
@@ -61,7 +62,7 @@ def image_scores(estimate: Tensor, truth: Tensor) -> dict[str, float]:
 
 
 def ensemble_scores(samples: Tensor, truth: Tensor, where: Tensor, noise_std: float | None = None) -> dict[str, float]:
-    """CRPS, spread-skill ratio and 90 % coverage inside ``where`` (H, W); samples (M, 1, C, H, W), truth (1, C, H, W)."""
+    """CRPS, spread-skill ratio, 90 % coverage inside ``where`` (H, W); samples (M, 1, C, H, W), truth (1, C, H, W)."""
     inside = where.expand(truth.shape)
     return {
         "crps": float(crps(samples, truth)[inside].mean()),
@@ -86,7 +87,7 @@ def predicted_reference(samples: Tensor, observation: xr.Dataset, seed: int = 0)
 
 
 def data_misfit(images: Tensor, observation: xr.Dataset, held_back: bool = False) -> Tensor:
-    """Mean squared residual over noise variance of images (B, C, H, W): (B,), on the data given or on those set aside."""
+    """Squared residual over noise variance of images (B, C, H, W): (B,); on the data given or on those set aside."""
     prefix = "held_back_" if held_back else ""
     operator = operator_of(observation, tensor(observation[f"{prefix}mask"]).to(torch.bool))
     y = operator.sample(tensor(observation[f"{prefix}kspace"]))

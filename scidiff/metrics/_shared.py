@@ -18,7 +18,7 @@ def check_ensemble(samples: Tensor, truth: Tensor, least: int = 2) -> None:
     if len(samples) < least:
         raise ValueError(f"this score needs at least {least} members, got {len(samples)}.")
     if samples.is_complex() != truth.is_complex():
-        raise ValueError("samples and truth must both be real or both be complex; take `.abs()` of both to compare sizes.")
+        raise ValueError("samples and truth must both be real or both be complex; `.abs()` of both compares sizes.")
 
 
 def check_pair(estimate: Tensor, truth: Tensor) -> None:

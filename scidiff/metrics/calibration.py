@@ -40,7 +40,7 @@ def inside_interval(
     with the quantile of Student's t. For Gaussian members and :math:`\tau = 0` it covers exactly ``level`` for every
     :math:`M \ge 2`. With :math:`\tau > 0` it is slightly too wide, because the known part needs no t quantile.
 
-    ``method="rank"``: between the order statistics at the (possibly fractional) ranks :math:`(M + 1) (1 \mp level) / 2`,
+    ``method="rank"``: between the order statistics at the (often fractional) ranks :math:`(M + 1) (1 \mp level) / 2`,
     counted from 1 and interpolated linearly; no Gaussian assumption, but needs :math:`level \le (M - 1) / (M + 1)`.
 
     Arguments:
@@ -67,8 +67,8 @@ def inside_interval(
                 f"{members} members bound at most {(members - 1) / (members + 1):.3f} by ranks, level={level} asked; "
                 "use method='t' or more members."
             )
-        ordered = x.sort(0).values
-        return (y >= _order_statistic(ordered, max(low, 1.0))) & (y <= _order_statistic(ordered, members + 1 - max(low, 1.0)))
+        ordered, low = x.sort(0).values, max(low, 1.0)
+        return (y >= _order_statistic(ordered, low)) & (y <= _order_statistic(ordered, members + 1 - low))
     if method != "t":
         raise ValueError(f"method must be 't' or 'rank', got {method!r}.")
     from scipy.stats import t

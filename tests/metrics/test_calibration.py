@@ -7,7 +7,7 @@ import torch
 
 from scidiff.metrics import coverage, inside_interval, rank_histogram, spread_skill
 
-N = 60_000
+N = 40_000
 
 
 def gen(seed: int) -> torch.Generator:

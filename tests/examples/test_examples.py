@@ -1,0 +1,48 @@
+"""Every example runs on a small setting and its table makes sense."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from scidiff.linalg import Stationary
+from scidiff.priors import GaussianPrior
+
+FOLDER = Path(__file__).resolve().parents[2] / "examples"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"example_{name}", FOLDER / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_example_is_tested_here() -> None:
+    tested = {"exact_posterior", "reconstruct_mri"}
+    assert {path.stem for path in FOLDER.glob("*.py")} - {"__init__"} == tested
+
+
+def test_exact_posterior(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = load("exact_posterior").main(16, ("mmps",), (4, 6), tmp_path / "figure.png")
+    assert table["mmps"]["mean_error"] < 4 / 16**0.5
+    assert table["exact"]["mean_error"] < 4 / 16**0.5
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert "trace_ratio" in capsys.readouterr().out
+
+
+def test_reconstruct_mri(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shape = (40, 32)
+    ky, kx = torch.fft.fftfreq(shape[0])[:, None], torch.fft.fftfreq(shape[1])[None]
+    spectrum = (1 + (ky.square() + kx.square()) / 0.03**2).pow(-1.4).double()
+    spectrum = 0.3**2 * spectrum / spectrum.mean()
+    prior = GaussianPrior(torch.zeros(1, *shape, dtype=torch.complex64), Stationary(spectrum.repeat(2, 1, 1), dims=2))
+    scores = load("reconstruct_mri").main(
+        2, prior, tmp_path / "figure.png", acceleration=2, calibration=0.3, shape=shape, coils=4, noise=0.02, map_sets=1
+    )
+    assert scores["psnr"] > scores["psnr_zero_filled"]
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert "PSNR" in capsys.readouterr().out
