@@ -110,10 +110,14 @@ def compare(problem: Any, observation: xr.Dataset, folder: Path, result: xr.Data
 
 def misfit(problem: Any, observation: xr.Dataset, image: xr.DataArray) -> float:
     """Chi2 per degree of freedom of an estimate."""
+    import torch
+
     from scidiff.fields import to_tensor
 
     posterior = problem.posterior(observation)
-    return float(posterior.likelihoods[0].chi2(to_tensor(image).reshape(1, *image.shape[-3:])))
+    with torch.no_grad():
+        shape = posterior.prior.decode(torch.zeros(1, *(posterior.shape or ()))).shape
+        return float(posterior.likelihoods[0].chi2(to_tensor(image).reshape(shape)))
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
