@@ -79,7 +79,8 @@ def dequantify(data: xr.Dataset) -> xr.Dataset:
 
     changed: dict[Any, xr.Variable] = {}
     for name, variable in data.variables.items():
-        numbers, units = variable._data, variable.attrs.get("units")  # `.data` would read a lazy variable from its file
+        numbers: Any = variable._data  # `.data` would read a lazy variable from its file
+        units = variable.attrs.get("units")
         if _is_quantity(numbers):
             attrs = {**variable.attrs, "units": f"{numbers.units:~cf}" or "1"}
             changed[name] = xr.Variable(variable.dims, np.asarray(numbers.magnitude), attrs)
@@ -173,8 +174,8 @@ def split_complex(data: xr.Dataset) -> xr.Dataset:
     split = [name for name in data.data_vars if np.issubdtype(data[name].dtype, np.complexfloating)]
     for name in split:
         variable = data[name].variable
-        parts[f"{name}_real"] = xr.Variable(variable.dims, variable.values.real, variable.attrs)
-        parts[f"{name}_imag"] = xr.Variable(variable.dims, variable.values.imag, variable.attrs)
+        parts[f"{name}_real"] = xr.Variable(variable.dims, np.real(variable.values), variable.attrs)
+        parts[f"{name}_imag"] = xr.Variable(variable.dims, np.imag(variable.values), variable.attrs)
     return data.drop_vars(split).assign(parts)
 
 

@@ -95,7 +95,7 @@ def _move(value: Any, device: torch.device, dtype: torch.dtype | None, seen: dic
         for key, part in vars(value).items():
             object.__setattr__(moved, key, _move(part, device, dtype, seen))
     elif callable(getattr(value, "to", None)):
-        moved = value.to(device)
+        moved = value.to(device)  # type: ignore[union-attr]
     else:
         moved = value
     seen[id(value)] = moved

@@ -129,7 +129,7 @@ class Plan:
         if isinstance(sampler, str):
             from scidiff import posterior as methods
 
-            sampler = methods.get(sampler)
+            sampler = methods.get(sampler)  # type: ignore[assignment]
         path = os.fspath(observation) if isinstance(observation, (str, os.PathLike)) else None
         read = problem.read(observation)
         plain = problem.posterior(read)

@@ -222,9 +222,9 @@ def moments(read: Callable[[int], np.ndarray], members: Sequence[int]) -> tuple[
     power = np.zeros(first.shape, np.float64)
     for member in members:
         deviation = read(member) - mean
-        power += deviation.real**2 + deviation.imag**2 if np.iscomplexobj(deviation) else deviation**2
+        power += np.real(deviation) ** 2 + np.imag(deviation) ** 2 if np.iscomplexobj(deviation) else deviation**2
     if len(members) == 1:
         power[...] = np.nan
     else:
         power /= (2 if np.iscomplexobj(first) else 1) * (len(members) - 1)
-    return mean.astype(first.dtype), np.sqrt(power).astype(first.real.dtype)
+    return mean.astype(first.dtype), np.sqrt(power).astype(np.real(first).dtype)

@@ -34,7 +34,7 @@ POINT_SCORES = ("psnr", "ssim", "nrmse", "chi2", "seconds")  # of an answer with
 def demo(
     out: Annotated[Path | None, typer.Option(help=f"Folder of the result; {FOLDER} is replaced.")] = None,
     members: Annotated[int, typer.Option(min=2, help="Number of draws.")] = 8,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the sampler.")] = 20,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the sampler.")] = 32,
     acceleration: Annotated[float, typer.Option(help="Keep one line of so many.")] = 4.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the simulated head and of all draws.")] = 0,
     prior: Annotated[str, typer.Option(help="Name of a bundled prior, or a .safetensors file with its card.")] = PRIOR,
@@ -110,10 +110,14 @@ def compare(problem: Any, observation: xr.Dataset, folder: Path, result: xr.Data
 
 def misfit(problem: Any, observation: xr.Dataset, image: xr.DataArray) -> float:
     """Chi2 per degree of freedom of an estimate."""
+    import torch
+
     from scidiff.fields import to_tensor
 
     posterior = problem.posterior(observation)
-    return float(posterior.likelihoods[0].chi2(to_tensor(image).reshape(1, *image.shape[-3:])))
+    with torch.no_grad():
+        shape = posterior.prior.decode(torch.zeros(1, *(posterior.shape or ()))).shape
+        return float(posterior.likelihoods[0].chi2(to_tensor(image).reshape(shape)))
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
