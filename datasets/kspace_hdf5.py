@@ -70,7 +70,7 @@ def _arrays(path: Path, file: h5py.File, slice: int | None, variable: str | None
     if data.ndim == 4 or single:
         index = _slice_index(path, slice, data.shape[0])
         array = _complex(data[index])
-        attrs = {"slice": index, "slices": int(data.shape[0])}
+        attrs = {"slice": index, "slices": int(data.shape[0]), "phase_encoding": "kx"}  # fastMRI reads out along rows
     else:
         array, attrs = _complex(data[()]), {}
     mask = found["mask"][()] if "mask" in found else None

@@ -48,7 +48,9 @@ class AcceleratedMRI:
     Arguments:
         acceleration: Points of full k-space per point kept, at least 1. A scan that is already accelerated more is kept
             as it is.
-        pattern: ``"random"`` or ``"uniform"`` lines (columns of k-space), or ``"poisson"``-disc points.
+        pattern: ``"random"`` or ``"uniform"`` lines, or ``"poisson"``-disc points.
+        lines: Direction across which lines are dropped, ``"ky"`` or ``"kx"``; by default the phase encoding that the file
+            states, else ky.
         calibration: Share of the lines in the middle that is fully sampled (of each side, for points).
         coils: Number of coils of simulated cases.
         shape: Height and width of simulated cases.
@@ -79,6 +81,7 @@ class AcceleratedMRI:
         map_sets: int | str = "auto",
         tv_weight: float = 0.25,
         validation: float = 0.05,
+        lines: str = "auto",
         slice: int | None = None,  # noqa: A002 - the user's word
         seed: int = 0,
     ) -> None:
@@ -95,6 +98,8 @@ class AcceleratedMRI:
             raise ValueError(f"map_sets must be 1, 2 or 'auto', got {map_sets!r}.")
         if not noise > 0:
             raise ValueError(f"noise must be positive, got {noise}.")
+        if lines not in ("auto", "ky", "kx"):
+            raise ValueError(f"lines must be 'ky', 'kx' or 'auto', got {lines!r}.")
         if not 0 <= validation < 0.5:
             raise ValueError(f"validation is a share of the samples in [0, 0.5), got {validation}.")
         if not tv_weight >= 0:
@@ -103,7 +108,7 @@ class AcceleratedMRI:
             raise ValueError(f"cases need at least 1 coil and a (height, width) of 32 or more, got {coils}, {shape}.")
         self.coils, self.shape, self.noise = int(coils), (int(shape[0]), int(shape[1])), float(noise)
         self.zeros, self.map_sets, self.tv_weight, self.slice, self.seed = zeros, map_sets, tv_weight, slice, seed
-        self.sampling = Sampling(float(acceleration), pattern, float(calibration), seed, float(validation))
+        self.sampling = Sampling(float(acceleration), pattern, float(calibration), seed, float(validation), lines)
         self._prior = prior
 
     @cached_property

@@ -48,6 +48,8 @@ class Sampling:
         calibration: Share of lines (of each side, for points) that is fully sampled in the middle.
         seed: Seed of the pattern.
         validation: Share of the points set aside where a scan is accelerated already and the pattern drops nothing.
+        lines: Direction across which lines are dropped, ``"ky"`` or ``"kx"``; ``"auto"`` takes the phase encoding that
+            the file states, else ky.
     """
 
     acceleration: float
@@ -55,23 +57,25 @@ class Sampling:
     calibration: float
     seed: int
     validation: float = 0.0
+    lines: str = "auto"
 
-    def draw(self, shape: tuple[int, int]) -> Tensor:
+    def draw(self, shape: tuple[int, int], phase_encoding: str = "ky") -> Tensor:
         """A mask (H, W) for a fully sampled scan."""
         generator = stream("mask", self.seed)
+        axis = {"ky": -2, "kx": -1}[phase_encoding if self.lines == "auto" else self.lines]
         if self.acceleration == 1:
             return torch.ones(shape, dtype=torch.bool)
         if self.pattern == "random":
-            return masks.random(shape, self.acceleration, self.calibration, generator=generator)
+            return masks.random(shape, self.acceleration, self.calibration, axis, generator=generator)
         if self.pattern == "uniform":
-            return masks.uniform(shape, self.acceleration, self.calibration)
+            return masks.uniform(shape, self.acceleration, self.calibration, axis)
         return masks.poisson_disc(shape, self.acceleration, self.calibration, generator=generator)
 
-    def keep(self, measured: Tensor) -> tuple[Tensor, str]:
+    def keep(self, measured: Tensor, phase_encoding: str = "ky") -> tuple[Tensor, str]:
         """The part of the measured points that is kept, and a remark where the scan is not fully sampled."""
         share = float(measured.float().mean())
         try:
-            drawn = self.draw(tuple(measured.shape))  # type: ignore[arg-type]
+            drawn = self.draw(tuple(measured.shape), phase_encoding)  # type: ignore[arg-type]
         except ValueError as error:
             raise InputError(f"no undersampling mask for k-space of shape {tuple(measured.shape)}: {error}") from error
         if share == 1:
@@ -157,7 +161,7 @@ def observation_from_kspace(
     if "mask" in data:
         measured = tensor(require(data, "mask", ("ky", "kx"), "the scan")).to(torch.bool)
     try:
-        mask, remark = sampling.keep(measured)
+        mask, remark = sampling.keep(measured, data.attrs.get("phase_encoding", "ky"))
     except InputError:
         raise
     except ValueError as error:
