@@ -30,7 +30,14 @@ from scidiff.problems.mri_observation import (
     operator_of,
     tensor,
 )
-from scidiff.problems.mri_scores import data_misfit, ensemble_scores, head_region, image_scores, predicted_reference
+from scidiff.problems.mri_scores import (
+    data_misfit,
+    ensemble_scores,
+    head_region,
+    held_back_scores,
+    image_scores,
+    predicted_reference,
+)
 from scidiff.protocols import Prior
 
 if TYPE_CHECKING:
@@ -297,39 +304,44 @@ class AcceleratedMRI:
                 )
         return {**found, "warnings": warnings}
 
-    def evaluate(self, ensemble: Ensemble | xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
+    def evaluate(self, ensemble: Ensemble | xr.Dataset, truth: xr.Dataset | None = None) -> xr.Dataset:
         """Scores of the mean and of the ensemble; see `scidiff.problems.mri_scores`.
 
         With the result of `scidiff.reconstruct`, which carries the observation, also the misfit of the data
-        (``chi2`` of the members, and on the samples set aside ``held_back_chi2`` and that of the mean) and all
-        scores of the baselines (``psnr_zero_filled``, ...). A truth whose variable has the attribute ``noise_std``
-        is itself a measurement with that noise per real component, and is treated as one.
+        (``chi2`` of the members), of the samples set aside (``held_back_...``), and the scores of the baselines
+        (``psnr_zero_filled``, ...). A truth whose variable has the attribute ``noise_std`` is itself a measurement with
+        that noise per real component, and is treated as one. Without a truth, what the samples set aside say remains.
         """
         import xarray as xr
 
-        name = self.field if self.field in truth else "reference"
-        true = truth[name]
-        shape = (true.sizes.get("set", 1), *true.shape[-2:])
-        x = tensor(true).reshape(1, *shape).to(torch.complex64)
-        samples = samples_of(ensemble, self.field, shape).to(torch.complex64)
         observation = None if isinstance(ensemble, Ensemble) or "coil_maps" not in ensemble else ensemble
-        noise_std = true.attrs.get("noise_std")
-        where = head_region(x.abs().square().sum(1).sqrt()[0])
-        scores = image_scores(samples.mean(0), x)
-        if len(samples) > 1:
-            if noise_std is not None and observation is not None and "held_back_mask" in observation:
-                scores |= ensemble_scores(predicted_reference(samples, observation, self.seed), x, where)
-            else:
-                scores |= ensemble_scores(samples, x, where, noise_std)
+        if truth is None and observation is None:
+            raise ValueError("without a truth, evaluate needs the result of `reconstruct`, which holds the observation.")
+        true = None if truth is None else truth[self.field if self.field in truth else "reference"]
+        shape = operator_of(observation).shape if true is None else (true.sizes.get("set", 1), *true.shape[-2:])
+        samples = samples_of(ensemble, self.field, shape).to(torch.complex64)
+        aside = observation is not None and "held_back_mask" in observation
+        scores: dict[str, float] = {}
+        x = None
+        if true is not None:
+            x = tensor(true).reshape(1, *shape).to(torch.complex64)
+            scores |= image_scores(samples.mean(0), x)
+            if len(samples) > 1:
+                noise_std = true.attrs.get("noise_std")
+                where = head_region(x.abs().square().sum(1).sqrt()[0])
+                if noise_std is not None and observation is not None and aside:
+                    scores |= ensemble_scores(predicted_reference(samples, observation, self.seed), x, where)
+                else:
+                    scores |= ensemble_scores(samples, x, where, noise_std)
         if observation is not None:
-            aside = "held_back_mask" in observation
             scores["chi2"] = float(data_misfit(samples[:, 0], observation).mean())
             if aside:
-                scores["held_back_chi2"] = float(data_misfit(samples[:, 0], observation, True).mean())
-                scores["held_back_chi2_mean"] = float(data_misfit(samples.mean(0), observation, True))
+                scores |= held_back_scores(samples, observation)
             for label, image in self.baselines(observation).items():
                 other = tensor(image).reshape(1, *shape)
-                scores |= {f"{k}_{label}": v for k, v in image_scores(other, x).items()}
+                if x is not None:
+                    scores |= {f"{k}_{label}": v for k, v in image_scores(other, x).items()}
+                scores[f"chi2_{label}"] = float(data_misfit(other, observation))
                 if aside:
                     scores[f"held_back_chi2_{label}"] = float(data_misfit(other, observation, True))
         return xr.Dataset({k: ((), v, {"units": "dB" if k.startswith("psnr") else "1"}) for k, v in scores.items()})

@@ -28,7 +28,14 @@ from scidiff.problems.mri_observation import combine, operator_of, tensor
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["data_misfit", "ensemble_scores", "head_region", "image_scores", "predicted_reference"]
+__all__ = [
+    "data_misfit",
+    "ensemble_scores",
+    "head_region",
+    "held_back_scores",
+    "image_scores",
+    "predicted_reference",
+]
 
 
 def head_region(image: Tensor) -> Tensor:
@@ -93,3 +100,23 @@ def data_misfit(images: Tensor, observation: xr.Dataset, held_back: bool = False
     y = operator.sample(tensor(observation[f"{prefix}kspace"]))
     residual = torch.stack([(operator(x[None])[0] - y).abs().square().mean() / 2 for x in images])
     return residual / float(observation["noise_std"]) ** 2
+
+
+def held_back_scores(samples: Tensor, observation: xr.Dataset) -> dict[str, float]:
+    """How the ensemble (M, 1, C, H, W) predicts the samples set aside: the check that needs no reference image.
+
+    ``held_back_chi2`` of the members and ``held_back_chi2_mean`` of their mean count the noise alone;
+    ``held_back_coverage_90`` is the share of held-back numbers inside the 90 % interval of spread and noise together.
+    """
+    operator = operator_of(observation, tensor(observation["held_back_mask"]).to(torch.bool))
+    noise_std = float(observation["noise_std"])
+    y = operator.sample(tensor(observation["held_back_kspace"]))[None]
+    predicted = torch.stack([operator(x) for x in samples])
+
+    def chi2(z: Tensor) -> float:
+        return float((z - y).abs().square().mean()) / (2 * noise_std**2)
+
+    scores = {"held_back_chi2": chi2(predicted), "held_back_chi2_mean": chi2(predicted.mean(0))}
+    if len(samples) > 1:
+        scores["held_back_coverage_90"] = float(coverage(predicted, y, 0.9, noise_std))
+    return scores

@@ -275,11 +275,11 @@ def _summary(plan: Plan, read: Callable[[int], np.ndarray], records: list[dict[s
 
 
 def _metrics(plan: Plan, result: xr.Dataset, records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Fit of the data always, and scores against the truth where there is one."""
+    """Fit of the data always, and scores against the truth or the samples set aside, where there are any."""
     chi2 = [record["chi2"] for record in records]
     cost = largest_cost(record["cost"] for record in records)
     found = {"chi2": float(np.mean(chi2)), "chi2_of_members": chi2, "cost": cost, "checks": plan.checks}
-    if plan.truth is not None:
+    if plan.truth is not None or "held_back_mask" in result:
         from scidiff.fields import merge_complex
 
         scores = plan.problem.evaluate(merge_complex(result), plan.truth)
