@@ -25,8 +25,13 @@ def result_figure(result: xr.Dataset, direct: str | None = None) -> Figure:
     r"""Draws the result of `scidiff.reconstruct`.
 
     With the truth :math:`x`, the mean :math:`\bar x` and the spread :math:`s` of :math:`M` members, the error is
-    :math:`\bar x - x` and the z-score :math:`(\bar x - x) / (s \sqrt{1 + 1/M})`, which is standard normal where the
-    spread is right. Complex fields are drawn as magnitudes, several components as their root sum of squares.
+    :math:`e = \bar x - x` and the z-score :math:`e / (s \sqrt{1 + 1/M})`. If truth and members are draws of one
+    Gaussian law, it follows Student's t with :math:`M - 1` degrees of freedom (:math:`2 M - 2` for complex fields,
+    whose spread comes from twice as many numbers), which is normal for many members.
+
+    Complex fields are drawn as magnitudes, several components as their root sum of squares. Their error is the part of
+    :math:`e` along the truth, :math:`\mathrm{Re}\langle x, e\rangle / \|x\|`: to first order the error of the
+    magnitude, but without the bias that magnitudes have where there is no signal.
 
     Arguments:
         result: With ``<field>`` (member, ..., y, x), ``<field>_mean``, ``<field>_spread``, and ``truth`` if known.
@@ -46,7 +51,7 @@ def result_figure(result: xr.Dataset, direct: str | None = None) -> Figure:
     mean = result[f"{field}_mean"]
     panels = _panels(result, field, direct)
     flat = len(_grid(mean)) < 2
-    columns = min(len(panels), 4 if len(panels) != 6 else 3)
+    columns = {6: 3, 5: 3}.get(len(panels), min(len(panels), 4))
     rows = -(-len(panels) // columns)
     height = 2.6 if flat else 3.15 * float(np.clip(_ratio(mean), 0.6, 1.6))
     figure = Figure(figsize=(3.55 * columns, height * rows + 0.6), dpi=150, layout="constrained", facecolor="white")
@@ -140,15 +145,27 @@ def _panels(result: xr.Dataset, field: str, direct: str | None) -> list[tuple[st
     high = float(np.percentile(deviation, QUANTILE)) or 1.0
     panels.append(("Spread (standard deviation)", image(deviation, units, cmap="magma", vmin=0, vmax=high)))
     if known:
-        error = _numbers(mean) - _numbers(result["truth"])
+        error, along = _error(mean, spread, result["truth"])
         widest = float(np.percentile(np.abs(error), QUANTILE)) or 1.0
         members = result.sizes["member"]
-        z = error / np.maximum(deviation * np.sqrt(1 + 1 / members), np.finfo(np.float32).tiny)
+        z = error / np.maximum(along * np.sqrt(1 + 1 / members), np.finfo(np.float32).tiny)
+        freedom = (members - 1) * (2 if np.iscomplexobj(mean.values) else 1)
         panels.append(("Error of the mean", image(error, units, **_both_sides("RdBu_r", widest))))
         panels.append(("z-score", image(z, "standard deviations", **_both_sides("PuOr_r", Z_LIMIT))))
-        if len(panels) % 4 == 3:
-            panels.append(("Are the z-scores normal?", lambda axis, figure: _histogram(axis, z)))
+        if members > 1:
+            panels.append(("Are the z-scores as they should be?", lambda axis, figure: _histogram(axis, z, freedom)))
     return panels
+
+
+def _error(mean: xr.DataArray, spread: xr.DataArray, truth: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
+    """Error of the mean and the standard deviation it should have but for the factor of M, both on the drawn grid."""
+    m, s, x = (np.asarray(array.values) for array in (mean, spread, truth))
+    if not np.iscomplexobj(m) or x.shape != m.shape:
+        return _numbers(mean) - _numbers(truth), _numbers(spread)
+    m, s, x = (a.reshape(-1, *a.shape[-2:]) for a in (m, s, x))
+    norm = np.sqrt((np.abs(x) ** 2).sum(0))
+    direction = np.where(norm > 0, x / np.maximum(norm, np.finfo(np.float32).tiny), len(x) ** -0.5)
+    return np.real(np.conj(direction) * (m - x)).sum(0), np.sqrt((np.abs(direction) ** 2 * s**2).sum(0))
 
 
 def _direct(result: xr.Dataset, field: str) -> str | None:
@@ -189,15 +206,17 @@ def _axis_label(array: xr.DataArray, dim: str) -> str:
     return f"{name} ({units})" if units else name
 
 
-def _histogram(axis: Axes, z: np.ndarray) -> None:
-    """Density of the z-scores beside the standard normal one."""
+def _histogram(axis: Axes, z: np.ndarray, freedom: int) -> None:
+    """Density of the z-scores beside Student's t."""
+    from scipy.stats import t
+
     edges = np.linspace(-Z_LIMIT, Z_LIMIT, 49)
     count, _ = np.histogram(z, edges)
     axis.stairs(count / (z.size * np.diff(edges)), edges, fill=True, color=BAND, alpha=0.55, label="all pixels")
     grid = np.linspace(-Z_LIMIT, Z_LIMIT, 201)
-    axis.plot(grid, np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi), color=INK, lw=1.2, label="standard normal")
-    inside = float((np.abs(z) <= 1.6449).mean())
-    text = f"{100 * inside:.1f} %\nwithin ±1.645\n(normal: 90 %)"
+    axis.plot(grid, t.pdf(grid, freedom), color=INK, lw=1.2, label=f"expected (t, {freedom} d.o.f.)")
+    limit = float(t.ppf(0.95, freedom))
+    text = f"{100 * float((np.abs(z) <= limit).mean()):.1f} %\nwithin ±{limit:.2f}\n(expected 90 %)"
     axis.text(0.03, 0.97, text, transform=axis.transAxes, va="top", fontsize=7.5, color=INK)
     axis.set_xlim(-Z_LIMIT, Z_LIMIT)
     axis.set_ylim(0, 1.3 * axis.get_ylim()[1])
