@@ -119,7 +119,8 @@ class PhantomCrops:
     def __init__(
         self, shape: Sequence[int] = (160, 128), scale: float = 0.25, phase: float = 1.0, jitter: float = 0.1
     ) -> None:
-        self.shape, self.scale, self.phase, self.jitter = tuple(shape), scale, phase, jitter
+        height, width = shape
+        self.shape, self.scale, self.phase, self.jitter = (height, width), scale, phase, jitter
 
     def __call__(self, generator: Generator, crop: tuple[int, ...]) -> Tensor:
         """One crop (2, h, w) in units of ``u``."""

@@ -64,7 +64,7 @@ def _slices(
     weights: Sequence[float] | None = None,
     validation: Sequence[str] = (),
     scale: float = 0.25,
-    **augmentation: float,
+    **augmentation: Any,
 ) -> TrainingData:
     from scidiff.datasets.slices import ComplexSlices
 

@@ -56,8 +56,8 @@ class AcceleratedMRI:
         acceleration: Points of full k-space per point kept, at least 1. A scan that is already accelerated more is kept
             as it is.
         pattern: ``"random"`` or ``"uniform"`` lines, or ``"poisson"``-disc points.
-        lines: Direction across which lines are dropped, ``"ky"`` or ``"kx"``; by default the phase encoding that the file
-            states, else ky.
+        lines: Direction across which lines are dropped, ``"ky"`` or ``"kx"``; by default the phase encoding that the
+            file states, else ky.
         calibration: Share of the lines in the middle that is fully sampled (of each side, for points).
         coils: Number of coils of simulated cases.
         shape: Height and width of simulated cases.
@@ -315,10 +315,14 @@ class AcceleratedMRI:
         import xarray as xr
 
         observation = None if isinstance(ensemble, Ensemble) or "coil_maps" not in ensemble else ensemble
-        if truth is None and observation is None:
-            raise ValueError("without a truth, evaluate needs the result of `reconstruct`, which holds the observation.")
-        true = None if truth is None else truth[self.field if self.field in truth else "reference"]
-        shape = operator_of(observation).shape if true is None else (true.sizes.get("set", 1), *true.shape[-2:])
+        true = None
+        if truth is not None:
+            true = truth[self.field if self.field in truth else "reference"]
+            shape = (true.sizes.get("set", 1), *true.shape[-2:])
+        elif observation is not None:
+            shape = operator_of(observation).shape
+        else:
+            raise ValueError("without a truth, evaluate needs the result of `reconstruct`, with the observation in it.")
         samples = samples_of(ensemble, self.field, shape).to(torch.complex64)
         aside = observation is not None and "held_back_mask" in observation
         scores: dict[str, float] = {}

@@ -112,6 +112,7 @@ class UNet(nn.Module):
             nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
         )
         frequencies = torch.exp(torch.linspace(math.log(0.25), math.log(64.0), embedding // 2))
+        self.frequencies: Tensor
         self.register_buffer("frequencies", frequencies, persistent=False)
 
         # One more input channel of ones tells the network where the field ends and the padding begins.

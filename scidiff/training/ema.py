@@ -35,7 +35,7 @@ class PowerEMA:
     def update(self, network: nn.Module, step: int) -> None:
         """Takes the weights after optimiser step number ``step``, counted from 1."""
         beta = (1 - 1 / step) ** (self.gamma + 1)
-        ours, theirs = list(self.network.parameters()), list(network.parameters())
-        torch._foreach_lerp_(ours, [p.detach() for p in theirs], 1 - beta)
+        ours, theirs = ([p.detach() for p in net.parameters()] for net in (self.network, network))
+        torch._foreach_lerp_(ours, theirs, 1 - beta)
         for mine, other in zip(self.network.buffers(), network.buffers(), strict=True):
             mine.copy_(other)
