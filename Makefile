@@ -35,7 +35,7 @@ $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/scidiff demo --out runs/demo
+	$(BIN)/scidiff demo --out runs/demo --overwrite
 
 test: $(INSTALLED)
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --import-mode=importlib

@@ -17,6 +17,7 @@ __all__ = ["demo"]
 
 FOLDER = Path("runs") / "demo"
 PRIOR = "head-phantom"
+CASE = {"shape": (128, 112), "map_sets": 1}  # the grid that the bundled prior was trained on
 COLUMNS = {
     "psnr": "PSNR dB",
     "ssim": "SSIM",
@@ -52,7 +53,7 @@ def demo(
     from scidiff import reconstruct as draw
 
     run = {
-        "problem": {"name": "mri", "acceleration": acceleration, "prior": prior, "seed": seed},
+        "problem": {"name": "mri", "acceleration": acceleration, "prior": prior, "seed": seed, **CASE},
         "sampler": {"name": "mmps", "steps": steps},
         "device": device or "auto",
     }
