@@ -1,0 +1,83 @@
+"""What the pages of docs/ show works: python blocks run in order, shell blocks name what exists, links lead somewhere."""
+
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+PAGES = sorted(path.name for path in (Path(__file__).resolve().parents[2] / "docs").glob("*.md"))
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def text_of(root, page):
+    return (root / "docs" / page).read_text(encoding="utf-8")
+
+
+def blocks(text: str, *kinds: str) -> list[tuple[int, str]]:
+    """Blocks of code of these kinds with the number of their first line."""
+    return [(text.count("\n", 0, m.start(2)) + 1, m.group(2)) for m in BLOCK.finditer(text) if m.group(1) in kinds]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_blocks_run(root, page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {"__name__": "__main__"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for line, block in blocks(text_of(root, page), "python"):
+            # Empty lines before the block, so that a traceback shows the line of the page.
+            exec(compile("\n" * (line - 1) + block, page, "exec"), names)
+
+
+def options_of(words: list[str]) -> set[str]:
+    """The options that the command takes whose name is the first words of a line.
+
+    Raises:
+        AssertionError: there is no such command.
+    """
+    from scidiff.cli.app import COMMANDS, build
+
+    table: Mapping = COMMANDS
+    while True:
+        assert words and words[0] in table, f"{words[:1]} is none of {sorted(table)}"
+        name, *words = words
+        if isinstance(table[name].target, str):
+            command = build(name, table[name])
+            return {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"--help"}
+        table = table[name].target
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_shell_blocks_name_commands_and_options_that_exist(root, page):
+    for _, block in blocks(text_of(root, page), "bash", "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = line.partition("#")[0].split()
+            while words and "=" in words[0]:  # variables of the environment
+                words = words[1:]
+            if "scidiff" not in words:
+                continue
+            words = words[words.index("scidiff") + 1 :]
+            known = options_of(words) if not words[0].startswith("-") else {"--help", "--version"}
+            typed = {word.partition("=")[0] for word in words if word.startswith("-")}
+            assert typed <= known, f"{page}: `{line.strip()}` uses {sorted(typed - known)}"
+
+
+def test_the_check_of_options_finds_a_wrong_one():
+    assert "--members" in options_of(["reconstruct", "mri"]) and "--membres" not in options_of(["reconstruct"])
+    assert "--resume" in options_of(["train", "prior", "config.toml"])
+    with pytest.raises(AssertionError, match="sharpen"):
+        options_of(["sharpen"])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(root, page):
+    for target in re.findall(r"\]\(([^)#]+)", text_of(root, page)):
+        assert target.startswith("https://") or (root / "docs" / target).exists(), f"{page}: {target}"
+
+
+def test_every_page_is_in_the_index(root):
+    index = text_of(root, "README.md")
+    assert all(f"({page})" in index for page in PAGES if page != "README.md")
+    assert len(PAGES) >= 6
