@@ -1,4 +1,4 @@
-"""What the pages of docs/ show works: python blocks run in order, shell blocks name what exists, links lead somewhere."""
+"""What the pages of docs/ show works: python blocks run in order, commands and options exist, links lead somewhere."""
 
 import re
 import warnings
@@ -29,6 +29,9 @@ def test_python_blocks_run(root, page, tmp_path, monkeypatch):
         for line, block in blocks(text_of(root, page), "python"):
             # Empty lines before the block, so that a traceback shows the line of the page.
             exec(compile("\n" * (line - 1) + block, page, "exec"), names)
+    if page == "mri.md":
+        unexplained = [name for name in names["result"].data_vars if f"`{name}`" not in text_of(root, page)]
+        assert not unexplained
 
 
 def options_of(words: list[str]) -> set[str]:
@@ -69,6 +72,59 @@ def test_the_check_of_options_finds_a_wrong_one():
     assert "--resume" in options_of(["train", "prior", "config.toml"])
     with pytest.raises(AssertionError, match="sharpen"):
         options_of(["sharpen"])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_options_named_in_sentences_exist(root, page):
+    from scidiff.cli.app import COMMANDS
+
+    def paths(table, before=()):
+        for name, entry in table.items():
+            here = (*before, name)
+            yield from [here] if isinstance(entry.target, str) else paths(entry.target, here)
+
+    known = {option for path in paths(COMMANDS) for option in options_of(list(path))}
+    text = BLOCK.sub("", text_of(root, page))
+    assert {option for option in re.findall(r"`(--[a-z-]+)", text)} <= known
+    for words in re.findall(r"`scidiff ([a-z][^`]*)`", text):
+        options_of(words.split())
+
+
+def test_every_key_of_a_training_configuration_is_explained(root):
+    """The tables [training], [network] and, for each kind, [data]."""
+    import dataclasses
+    import inspect
+
+    from scidiff.datasets import sources
+    from scidiff.datasets.slices import ComplexSlices, PhantomCrops
+    from scidiff.nn.unet import UNet
+    from scidiff.training import TrainingConfig
+
+    keys = {f.name for f in dataclasses.fields(TrainingConfig)} | set(inspect.signature(UNet).parameters)
+    for part in (sources._slices, sources._phantom, sources._arrays, ComplexSlices, PhantomCrops):
+        keys |= set(inspect.signature(part).parameters)
+    # What the program fills in itself, and names of collected arguments.
+    keys -= {"inputs", "outputs", "folder", "volumes", "options", "augmentation"}
+    text = text_of(root, "priors.md")
+    assert not [key for key in sorted(keys) if f"`{key}`" not in text]
+
+
+def test_every_option_of_the_mri_problem_is_explained(root):
+    import inspect
+
+    from scidiff.problems.mri import AcceleratedMRI
+
+    # Those left out are of simulated cases and of the baseline.
+    keys = set(inspect.signature(AcceleratedMRI).parameters) - {"coils", "shape", "noise", "tv_weight"}
+    text = text_of(root, "mri.md")
+    assert not [key for key in sorted(keys) if f"`{key}`" not in text]
+
+
+def test_exit_codes_are_those_of_the_program(root):
+    from scidiff.cli.common import CODES, QUALITY_GATE
+
+    table = re.findall(r"^\| (\d+) \|", text_of(root, "files.md"), re.MULTILINE)
+    assert set(map(int, table)) == {0, 1, QUALITY_GATE, *CODES.values()}
 
 
 @pytest.mark.parametrize("page", PAGES)
