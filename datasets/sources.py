@@ -15,6 +15,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +54,29 @@ def training_data(kind: str, folder: str | Path = ".", **options: Any) -> Traini
     kinds: Mapping[str, Callable[..., TrainingData]] = {"slices": _slices, "phantom": _phantom, "arrays": _arrays}
     if kind not in kinds:
         raise InputError(f"data.kind is '{kind}'; expected one of {', '.join(kinds)}.")
+    known = _options(kind)
+    for name in options:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(known)}."
+            raise InputError(f"[data] of kind '{kind}' has no '{name}'; {hint}")
     try:
         return kinds[kind](Path(folder), **options)
     except TypeError as error:
         raise InputError(f"[data] of kind '{kind}' does not fit: {error}.") from error
+
+
+def _options(kind: str) -> list[str]:
+    """Names that the table may hold, besides ``kind``."""
+    from scidiff.datasets.slices import ComplexSlices, PhantomCrops
+
+    makers: Mapping[str, tuple[Callable[..., Any], ...]] = {
+        "slices": (_slices, ComplexSlices.__init__),
+        "phantom": (_phantom, PhantomCrops.__init__),
+        "arrays": (_arrays,),
+    }
+    names = [name for maker in makers[kind] for name in signature(maker).parameters]
+    return [n for n in dict.fromkeys(names) if n not in ("self", "folder", "volumes", "augmentation", "options")]
 
 
 def _slices(

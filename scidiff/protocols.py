@@ -54,7 +54,8 @@ class Prior(Protocol):
 class Operator(Protocol):
     """A deterministic, batched forward model without noise. Any function of one tensor is an operator.
 
-    Optional attributes, used when present: ``vjp(x, v)``, ``svd()``, ``differentiable`` (False for black boxes).
+    Optional attributes: ``adjoint(y)`` (see `LinearOperator`), ``vjp(x, v)`` (checked by `scidiff.testing.check_vjp`),
+    ``svd()`` (for samplers that require it), ``differentiable`` (False for black boxes).
     """
 
     def __call__(self, x: Tensor, /) -> Tensor:

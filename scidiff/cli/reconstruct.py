@@ -89,6 +89,11 @@ def settings_of(
     for part in ("problem", "sampler"):  # parameters belong to the one they were recorded for
         if options.get(f"{part}.name") not in (None, base.get(part, {}).get("name")):
             base.pop(part, None)
+    if base and base.get("observation") is None and options.get("observation") is None:
+        raise ConfigError(
+            f"{again} does not record the file of its observation (it was given in memory); "
+            "name problem and file: scidiff reconstruct PROBLEM FILE --from RESULT."
+        )
     typed = [f"{key}={toml_value(value)}" for key, value in options.items() if value is not None]
     return load_config(Run, config, [*(settings or []), *typed], base).model_dump()
 

@@ -40,7 +40,7 @@ def train_prior(
     network_options = {"inputs": source.channels, **tables["network"]}
     network = _initialised(UNet, network_options, training.seed)
     if any(len(crop) != network.dims for crop in training.crops):
-        raise ValueError(f"training.crops {training.crops} do not fit network.dims = {network.dims}.")
+        raise _usage(f"training.crops {training.crops} do not fit network.dims = {network.dims}.")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":
@@ -135,6 +135,8 @@ def _card(tables: dict[str, Any], source: Any, training: Any, step: int, log: Pa
 
     import scidiff
 
+    from scidiff.record import source as provenance
+
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     thinned = [r for r in lines if "loss" in r][:: max(1, len(lines) // 50)]
     return {
@@ -148,6 +150,7 @@ def _card(tables: dict[str, Any], source: Any, training: Any, step: int, log: Pa
         "files_sha256": source.files,
         "training": asdict(training) | {"steps_done": step},
         "command": f"scidiff train prior {config.name}",
+        "source": provenance(),
         "versions": {"scidiff": scidiff.__version__, "torch": torch.__version__},
         "loss_curve": [[r["step"], round(r["loss"], 5)] for r in thinned],
         "validation_curve": [[r["step"], round(r["validation"], 5)] for r in lines if "validation" in r],

@@ -143,7 +143,7 @@ def train(
         raise InputError(f"{path} exists; continue it with --resume, replace it with --overwrite, or choose --out.")
 
     with (
-        _processes() as (rank, world),
+        _processes(device) as (rank, world),
         ThreadPoolExecutor(1) as loader,
         _bar(config.steps, done, progress, rank) as bar,
     ):
@@ -255,12 +255,12 @@ def _sum_over_processes(network: nn.Module, loss: Tensor) -> Tensor:
 
 
 @contextmanager
-def _processes() -> Iterator[tuple[int, int]]:
+def _processes(device: torch.device | str) -> Iterator[tuple[int, int]]:
     """Rank and number of processes; joins and leaves the group that `torchrun` announces."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield 0, 1
         return
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
     try:
         yield dist.get_rank(), dist.get_world_size()
     finally:

@@ -231,5 +231,7 @@ def test_wrong_configuration_is_named(project):
 
     with pytest.raises(InputError, match="expected one of slices, phantom, arrays"):
         training_data("x")
+    with pytest.raises(InputError, match="did you mean 'shape'"):
+        training_data("phantom", shap=[64, 64])
     with pytest.raises(InputError, match="no such file"):
         training_data("arrays", project, files=["missing.npy"])
