@@ -48,8 +48,10 @@ def check(
 ) -> None:
     """Validate a measurement and its forward model before sampling, and estimate time and memory.
 
-    Takes the options of `scidiff reconstruct` that say what is computed. Reads the file; checks that the adjoint is the adjoint and that
-    gradients are right; fits the forward model to the data (chi2 about 1 where it is right); times the first steps.
+    Takes the options of `scidiff reconstruct` that say what is computed. Reads the file; checks that the adjoint is
+    the adjoint and that gradients are right; fits the forward model to the data (chi2 about 1 where it is right);
+    times the first steps.
+
     Ends with code 6 if a check of the operator fails.
     """
     options = {

@@ -134,7 +134,6 @@ def _card(tables: dict[str, Any], source: Any, training: Any, step: int, log: Pa
     import torch
 
     import scidiff
-
     from scidiff.record import source as provenance
 
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []

@@ -22,7 +22,7 @@ def load(name: str) -> ModuleType:
 
 
 def test_every_example_is_tested_here() -> None:
-    tested = {"exact_posterior", "reconstruct_mri"}
+    tested = {"exact_posterior", "prior_samples", "reconstruct_mri"}
     assert {path.stem for path in FOLDER.glob("*.py")} - {"__init__"} == tested
 
 
@@ -46,3 +46,12 @@ def test_reconstruct_mri(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert scores["psnr"] > scores["psnr_zero_filled"]
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert "PSNR" in capsys.readouterr().out
+
+
+def test_prior_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    samples = load("prior_samples").main(shape=(32, 24), members=2, steps=8, output=tmp_path / "figure.png")
+    assert samples.shape == (2, 1, 1, 32, 24)
+    assert (
+        0.05 < samples.abs().square().mean().sqrt() < 2
+    )  # intensities about 1, whatever the anatomy of so small a grid
+    assert "8 network calls" in capsys.readouterr().out

@@ -1,0 +1,50 @@
+"""Bundled priors: cards that say what they are, sizes, and denoisers that know more than a power spectrum."""
+
+import torch
+
+from scidiff.datasets import head_phantom
+from scidiff.datasets.slices import PhantomCrops
+from scidiff.priors import load_pretrained
+from scidiff.priors.pretrained import bundled, read_card
+
+REQUIRED = ("name", "title", "licence", "sources", "limits", "command", "source", "training", "loss_curve", "samples")
+
+
+def test_cards_say_what_a_prior_is(root):
+    assert {"head-t1", "head-phantom"} <= set(bundled())
+    for name in bundled():
+        card = read_card(name)
+        missing = [key for key in REQUIRED if not card.get(key)]
+        assert not missing, f"the card of {name} lacks {missing}"
+        assert card["name"] == name
+        assert (root / card["samples"]).exists()
+        assert card["loss_curve"][-1][1] < 0.5 * card["loss_curve"][0][1]
+
+
+def test_weights_stay_small():
+    sizes = [path.stat().st_size for path in bundled().values()]
+    assert max(sizes) <= 8e6 and sum(sizes) <= 60e6
+
+
+def test_phantom_prior_denoises_better_than_a_wiener_filter():
+    """New heads in white noise: the error of the best linear filter, fitted to 64 other heads, is at least halved."""
+    prior = load_pretrained("head-phantom")
+    source = PhantomCrops((128, 112), scale=float(prior.scale))
+    g = torch.Generator().manual_seed(1000)
+    fields = torch.stack([source(g, (64, 64)) for _ in range(72)]).double()
+    known, new = fields[:64], fields[64:]
+    power = torch.fft.fft2(known, norm="ortho").abs().square().mean((0, 1))
+    for sigma in (0.1, 0.3, 0.5):
+        noisy = new + sigma * torch.randn(new.shape, generator=g, dtype=torch.float64)
+        linear = torch.fft.ifft2(torch.fft.fft2(noisy) * power / (power + sigma**2)).real
+        learned = prior.denoise(noisy, torch.tensor(sigma))
+        ratio = (learned - new).square().mean() / (linear - new).square().mean()
+        assert ratio < 0.5, f"sigma {sigma}: {ratio:.2f}"
+
+
+def test_a_phantom_is_what_the_prior_was_trained_on():
+    """Fields of the source have about unit variance in the units of the prior."""
+    prior = load_pretrained("head-phantom")
+    image = head_phantom((128, 112), generator=torch.Generator().manual_seed(3))
+    u = prior.encode(image[None, None].to(torch.complex64))
+    assert 0.5 < u.square().mean().sqrt() * 2**0.5 < 2
