@@ -12,9 +12,9 @@ system is solved in measurement space without matrices. Each iteration is one ve
 
 **Warm start.** From one noise level to the next v changes little, so the first iteration goes along the v of the call
 before, as far as is best, and the others start from there. Truncated solutions thus improve over the run. On a smooth
-8x8 Gaussian field measured with 1 % noise (condition number 1e5), 3 warm iterations reach a mean error of 0.063
-posterior standard deviations (0.0625 for exact draws) and 3 cold ones 0.164; the total variance, 1.29 of the exact one
-after 3 and 1.05 after 8, needs the iterations. The paper starts from zero: ``warm=False``.
+8x8 Gaussian field measured with 1 % noise (condition number 1e5), 3 warm iterations of conjugate gradients reach a mean
+error of 0.063 posterior standard deviations (0.0625 for exact draws) and 3 cold ones 0.164; the total variance, 1.29 of
+the exact one after 3 and 1.05 after 8, needs the iterations. The paper starts from zero: ``warm=False``.
 
 **Exact** for Gaussian priors, up to the integrator and the iterations. For other priors an approximation where
 :math:`u_0` given :math:`u_\sigma` is far from Gaussian: if the data leave several modes possible, their weights are
