@@ -77,13 +77,26 @@ class Likelihood:
         y = self.y.expand(members, *self.y.shape).reshape(members * self.y.shape[0], *self.y.shape[1:])
         return Likelihood(self.operator, self.noise, y)
 
+    def _matching(self, z: Tensor) -> Tensor:
+        """The noiseless measurement ``z`` as it is; another shape than that of ``y`` would broadcast silently."""
+        if tuple(z.shape[1:]) != tuple(self.y.shape[1:]):
+            raise ValueError(
+                f"y has shape {tuple(self.y.shape)}, but the operator gives {tuple(z.shape)}; "
+                "the first dimension of y runs over fields: write y[None] for a single measurement."
+            )
+        return z
+
     def log_prob(self, x: Tensor) -> Tensor:
         r"""Log likelihood of the fields ``x`` (B, \*X): (B,)."""
-        return self.noise.log_prob(self.y, self.operator(x))
+        return self.noise.log_prob(self.y, self._matching(self.operator(x)))
+
+    def misfit(self, z: Tensor) -> Tensor:
+        r"""Whitened difference :math:`S_y^{-1/2}(y - z)` from the noiseless measurement ``z`` (B, \*Y): (B, n) real."""
+        return self.whiten(self.y - self._matching(z))
 
     def residual(self, x: Tensor) -> Tensor:
         r"""Whitened residual :math:`S_y^{-1/2}(y - A(x))`, (B, n) real: unit variance per number if ``x`` is right."""
-        return self.whiten(self.y - self.operator(x))
+        return self.misfit(self.operator(x))
 
     def whiten(self, r: Tensor) -> Tensor:
         r"""Divides a difference of measurements (B, \*Y) by the noise; complex numbers count as two. (B, n) real."""
