@@ -190,6 +190,8 @@ def build(run: dict[str, Any], get_problem: Any) -> tuple[Any, Any]:
     with usage():
         resolve_device(run["device"])
         chosen = get_problem(**run["problem"])
+        if "prior" in run["problem"]:
+            _ = chosen.prior  # asked for by name: a wrong one is refused before the scan is read, which takes longer
         method = dict(run["sampler"])
         name = method.pop("name", None) or chosen.default_sampler
         return chosen, posterior.get(name, **method)
