@@ -285,7 +285,10 @@ def test_mmps_draws_from_the_exact_posterior_of_two_instruments():
     y2 = second(x) + 0.2 * torch.randn(1, 3, generator=rng(16)).double()
     exact = prior.condition(first, GaussianNoise(0.5), y1).condition(second, GaussianNoise(0.2), y2)
     parts = (Likelihood(first, GaussianNoise(0.5), y1), Likelihood(second, GaussianNoise(0.2), y2))
-    ensemble = MMPS()(Posterior(prior, parts), members=512, generator=rng())
+    posterior = Posterior(prior, parts)
+    both = parts[0].log_prob(x) + parts[1].log_prob(x)
+    torch.testing.assert_close(posterior.log_likelihood(prior.encode(x)), both)
+    ensemble = MMPS()(posterior, members=512, generator=rng())
     assert ensemble.cost.denoiser <= 64
     report = scidiff.testing.compare_with_exact(ensemble.samples[:, 0], exact)
     assert report.mean_error < 0.08 and 0.94 < report.trace_ratio < 1.06
