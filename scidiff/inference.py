@@ -6,7 +6,6 @@ one or several likelihoods with a prior; a sampler draws an ensemble of ``M`` me
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -172,11 +171,6 @@ class Posterior:
         """Whether the measurement is linear in ``u``: linear operators and an affine prior."""
         return bool(self.prior.affine) and all(part.linear for part in self.likelihoods)
 
-    @property
-    def differentiable(self) -> bool:
-        """Whether gradients flow through all operators."""
-        return all(part.differentiable for part in self.likelihoods)
-
     def tile(self, members: int) -> Posterior:
         """The posterior of ``members * B`` rows, member slowest."""
         return Posterior(self.prior, tuple(part.tile(members) for part in self.likelihoods), self.shape)
@@ -220,8 +214,3 @@ class Ensemble:
         deviation = self.samples - self.samples.mean(0)
         power = deviation.abs().square().sum(0) / (2 if self.samples.is_complex() else 1)
         return (power / (len(self.samples) - 1)).sqrt() if len(self.samples) > 1 else torch.full_like(power, torch.nan)
-
-    @staticmethod
-    def cat(parts: Sequence[Ensemble]) -> Ensemble:
-        """Joins batches of members of one run; counters per member are equal, diagnostics are those of the first."""
-        return Ensemble(torch.cat([p.samples for p in parts]), parts[0].cost, parts[0].diagnostics)
