@@ -75,8 +75,8 @@ def settings_of(
         name: str | None = None  # type: ignore[assignment]
 
     class Run(Config):
-        problem: Named
-        observation: str
+        problem: Named = Field(description="give PROBLEM, such as mri; `scidiff list problems` shows all")
+        observation: str = Field(description="give FILE, the measurement")
         sampler: Method = Method()
         members: int = Field(16, ge=1)
         seed: int = Field(0, ge=0)

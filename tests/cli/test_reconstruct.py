@@ -166,8 +166,8 @@ def test_wrong_weights_are_refused_with_code_3(scidiff, home, tmp_path):
         (["mri", "{scan}", "--device", "abacus"], "device must be auto"),
         (["mri", "{scan}", "--resume", "--overwrite"], "exclude each other"),
         (["mri", "{scan}", "--members", "0"], "members"),
-        (["mri"], "'observation' is required"),
-        ([], "'problem"),
+        (["mri"], "'observation' is required: give FILE"),
+        ([], "'problem' is required: give PROBLEM"),
     ],
 )
 def test_wrong_options_are_usage_errors(scidiff, home, words, message):
