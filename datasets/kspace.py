@@ -168,10 +168,12 @@ def _numpy(path: Path, variable: str | None) -> Raw:
         with loaded:
             arrays = {name: loaded[name] for name in loaded.files}
     except (ValueError, OSError, EOFError) as error:
-        # NumPy says "pickle" for object arrays and for anything that is not its format.
+        # What NumPy says of objects and of files in no format of its own is advice to load them unsafely.
+        with open(path, "rb") as stream:
+            numpy_format = stream.read(6) in (b"\x93NUMPY", b"PK\x03\x04\x14\x00", b"PK\x03\x04-\x00")
+        found = "a damaged file or Python objects (a pickle" if numpy_format else "another format (perhaps a pickle"
         raise InputError(
-            f"{path}: not k-space: expected a NumPy file of complex numbers, found objects, a pickle or another format "
-            f"({error})."
+            f"{path}: not k-space: expected a NumPy file of complex numbers, found {found}, which is never loaded)."
         ) from error
     name = choose_variable(path, {name: (a.shape, a.dtype) for name, a in arrays.items()}, variable)
     return Raw(arrays[name], name)

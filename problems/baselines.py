@@ -130,7 +130,7 @@ def total_variation(
         return least_squares(operator, y, iterations=iterations * inner)
     tiny = torch.finfo(right.real.dtype).tiny
     threshold = edge * torch.quantile(x.abs().flatten(1).double(), 0.99, dim=1).to(right.real.dtype)
-    threshold = threshold.clamp(min=1e-6 * float(threshold.max())).reshape(-1, *(1,) * (x.ndim - 1))
+    threshold = torch.maximum(threshold, 1e-6 * x.abs().flatten(1).amax(1)).reshape(-1, *(1,) * (x.ndim - 1))
     rho = weight / threshold
     u = x.new_zeros(2, *x.shape)
     z = u

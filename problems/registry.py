@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from importlib import import_module
 from typing import Any
+
+from scidiff.arguments import near, require_kinds
 
 __all__ = ["get", "names"]
 
@@ -29,19 +30,16 @@ def get(name: str, **parameters: Any) -> Any:
 
     Raises:
         ValueError: for an unknown name or parameter; the message lists what there is.
+        TypeError: for text where a number belongs.
     """
     if name not in _PROBLEMS:
-        raise ValueError(f"there is no problem {name!r};{_near(name, names())} problems are {', '.join(names())}.")
+        raise ValueError(f"there is no problem {name!r};{near(name, names())} problems are {', '.join(names())}.")
     module, cls = _PROBLEMS[name]
     problem = getattr(import_module(module), cls)
-    known = list(inspect.signature(problem).parameters)
+    known = inspect.signature(problem).parameters
     for parameter in parameters:
         if parameter not in known:
-            near = _near(parameter, known)
-            raise ValueError(f"problem {name!r} has no parameter {parameter!r};{near} it takes {', '.join(known)}.")
+            hint = near(parameter, known)
+            raise ValueError(f"problem {name!r} has no parameter {parameter!r};{hint} it takes {', '.join(known)}.")
+    require_kinds(f"problem {name!r}", parameters, {key: p.annotation for key, p in known.items()})
     return problem(**parameters)
-
-
-def _near(word: str, words: list[str]) -> str:
-    close = difflib.get_close_matches(word, words, 1)
-    return f" did you mean {close[0]!r}?" if close else ""

@@ -6,7 +6,6 @@ one or several likelihoods with a prior; a sampler draws an ensemble of ``M`` me
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,13 +76,26 @@ class Likelihood:
         y = self.y.expand(members, *self.y.shape).reshape(members * self.y.shape[0], *self.y.shape[1:])
         return Likelihood(self.operator, self.noise, y)
 
+    def _matching(self, z: Tensor) -> Tensor:
+        """The noiseless measurement ``z`` as it is; another shape than that of ``y`` would broadcast silently."""
+        if tuple(z.shape[1:]) != tuple(self.y.shape[1:]):
+            raise ValueError(
+                f"y has shape {tuple(self.y.shape)}, but the operator gives {tuple(z.shape)}; "
+                "the first dimension of y runs over fields: write y[None] for a single measurement."
+            )
+        return z
+
     def log_prob(self, x: Tensor) -> Tensor:
         r"""Log likelihood of the fields ``x`` (B, \*X): (B,)."""
-        return self.noise.log_prob(self.y, self.operator(x))
+        return self.noise.log_prob(self.y, self._matching(self.operator(x)))
+
+    def misfit(self, z: Tensor) -> Tensor:
+        r"""Whitened difference :math:`S_y^{-1/2}(y - z)` from the noiseless measurement ``z`` (B, \*Y): (B, n) real."""
+        return self.whiten(self.y - self._matching(z))
 
     def residual(self, x: Tensor) -> Tensor:
         r"""Whitened residual :math:`S_y^{-1/2}(y - A(x))`, (B, n) real: unit variance per number if ``x`` is right."""
-        return self.whiten(self.y - self.operator(x))
+        return self.misfit(self.operator(x))
 
     def whiten(self, r: Tensor) -> Tensor:
         r"""Divides a difference of measurements (B, \*Y) by the noise; complex numbers count as two. (B, n) real."""
@@ -159,11 +171,6 @@ class Posterior:
         """Whether the measurement is linear in ``u``: linear operators and an affine prior."""
         return bool(self.prior.affine) and all(part.linear for part in self.likelihoods)
 
-    @property
-    def differentiable(self) -> bool:
-        """Whether gradients flow through all operators."""
-        return all(part.differentiable for part in self.likelihoods)
-
     def tile(self, members: int) -> Posterior:
         """The posterior of ``members * B`` rows, member slowest."""
         return Posterior(self.prior, tuple(part.tile(members) for part in self.likelihoods), self.shape)
@@ -207,8 +214,3 @@ class Ensemble:
         deviation = self.samples - self.samples.mean(0)
         power = deviation.abs().square().sum(0) / (2 if self.samples.is_complex() else 1)
         return (power / (len(self.samples) - 1)).sqrt() if len(self.samples) > 1 else torch.full_like(power, torch.nan)
-
-    @staticmethod
-    def cat(parts: Sequence[Ensemble]) -> Ensemble:
-        """Joins batches of members of one run; counters per member are equal, diagnostics are those of the first."""
-        return Ensemble(torch.cat([p.samples for p in parts]), parts[0].cost, parts[0].diagnostics)

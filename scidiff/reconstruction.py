@@ -138,7 +138,8 @@ def _claimed(folder: Path | None, members: int, resume: bool, overwrite: bool) -
         done = len(store.done()) if store.exists else 0
         return f"{done} of {members} members are kept in {folder}; run the same command with --resume to go on."
 
-    with disk_full(kept), locked(folder):
+    new = not folder.exists()
+    with _removed_if_empty(folder if new else None), disk_full(kept), locked(folder):
         for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
             leftover.unlink()
         try:
@@ -147,6 +148,17 @@ def _claimed(folder: Path | None, members: int, resume: bool, overwrite: bool) -
             raise KeyboardInterrupt(f"stopped; {kept()}") from None
         except Interrupted as error:
             raise Interrupted(f"{error}; {kept()}") from error
+
+
+@contextlib.contextmanager
+def _removed_if_empty(folder: Path | None) -> Iterator[None]:
+    """Leaves no empty folder behind where nothing was written, as when the input is rejected."""
+    try:
+        yield
+    finally:
+        if folder is not None:
+            with contextlib.suppress(OSError):  # it holds something
+                folder.rmdir()
 
 
 def _in_memory(plan: Plan, watch: Progress, begin: float) -> xr.Dataset:

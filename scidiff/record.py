@@ -98,12 +98,17 @@ def provenance(
         checks: Outcome of the checks of the forward model.
         warnings: What was warned of.
     """
+    from scidiff import __version__
+
     return {
         "Conventions": "CF-1.11",
         "title": title,
         "history": history,
         "source": source(),
+        "version": __version__,
         "references": references(method),
+        "problem": _compact(configuration["problem"]),
+        "sampler": _compact(configuration["sampler"]),
         "configuration": _compact(configuration),
         "seed": int(configuration["seed"]),
         "prior_card": _compact(_abridged(prior_card or {})),

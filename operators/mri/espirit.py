@@ -70,7 +70,7 @@ def calibration_gram(block: Tensor, kernel: int) -> tuple[Tensor, int]:
     if min(height, width) < kernel + 1:
         raise ValueError(
             f"a calibration block of {height} x {width} points is too small for {kernel} x {kernel} kernels; "
-            "sample a larger centre or lower `kernel`."
+            "sample a larger centre (a larger share `calibration`) or lower `kernel`."
         )
     patches = block.to(torch.complex128).unfold(1, kernel, 1).unfold(2, kernel, 1)
     patches = patches.permute(1, 2, 0, 3, 4).reshape(-1, coils * kernel * kernel)

@@ -96,7 +96,8 @@ def _explain(model: type[BaseModel], place: Iterable[int | str], kind: str, mess
     *parents, last = [str(part) for part in place] or [""]
     name = ".".join([*parents, last])
     if kind == "missing":
-        return f"'{name}' is required"
+        about = getattr(_fields_at(model, parents).get(last), "description", None)
+        return f"'{name}' is required" + (f": {about}" if about else "")
     if kind != "extra_forbidden":
         return f"'{name}': {message}, got {found!r}"
     keys = list(_fields_at(model, parents))
@@ -105,7 +106,7 @@ def _explain(model: type[BaseModel], place: Iterable[int | str], kind: str, mess
     return f"unknown key '{name}'; {hint}"
 
 
-def _fields_at(model: Any, path: Sequence[str]) -> Iterable[str]:
+def _fields_at(model: Any, path: Sequence[str]) -> Mapping[str, Any]:
     for part in path:
         field = getattr(model, "model_fields", {}).get(part)
         kinds = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]

@@ -75,8 +75,8 @@ def settings_of(
         name: str | None = None  # type: ignore[assignment]
 
     class Run(Config):
-        problem: Named
-        observation: str
+        problem: Named = Field(description="give PROBLEM, such as mri; `scidiff list problems` shows all")
+        observation: str = Field(description="give FILE, the measurement")
         sampler: Method = Method()
         members: int = Field(16, ge=1)
         seed: int = Field(0, ge=0)
@@ -190,6 +190,8 @@ def build(run: dict[str, Any], get_problem: Any) -> tuple[Any, Any]:
     with usage():
         resolve_device(run["device"])
         chosen = get_problem(**run["problem"])
+        if "prior" in run["problem"]:
+            _ = chosen.prior  # asked for by name: a wrong one is refused before the scan is read, which takes longer
         method = dict(run["sampler"])
         name = method.pop("name", None) or chosen.default_sampler
         return chosen, posterior.get(name, **method)

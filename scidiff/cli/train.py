@@ -86,16 +86,9 @@ def _initialised(kind: type, options: dict[str, Any], seed: int):  # noqa: ANN20
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    import tomllib
+    from scidiff.cli.config import read_toml
 
-    from scidiff.errors import InputError
-
-    if not path.exists():
-        raise InputError(f"{path}: no such configuration file.")
-    try:
-        tables = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise _usage(f"{path} is not TOML: {error}") from error
+    tables = read_toml(path)
     known = {"data", "network", "training", "card"}
     unknown = sorted(tables.keys() - known)
     missing = sorted({"data", "training"} - tables.keys())

@@ -140,13 +140,15 @@ def rank_histogram(
     Arguments:
         samples: (M, B, \*X), members first.
         truth: (B, \*X).
-        generator: Breaks ties at random (values that were rounded or clipped).
+        generator: Breaks ties at random (values that were rounded or clipped); one with a fixed seed if None.
         where: Boolean part of the field to count, broadcast against it.
     """
     check_ensemble(samples, truth, 1)
     x, y = real_view(samples), real_view(truth)
     below, equal = (x < y).sum(0), (x == y).sum(0)
-    noise = torch.rand(y.shape, generator=generator).to(y.device)
+    if generator is None:
+        generator = Generator().manual_seed(0)
+    noise = torch.rand(y.shape, generator=generator, device=generator.device).to(y.device)
     rank = below + (noise * (equal + 1)).long().clamp(max=equal)
     keep = torch.ones_like(rank, dtype=torch.bool)
     if where is not None:

@@ -58,7 +58,7 @@ class Measurement:
         r"""Whitened residuals (rows, n) of the states ``u`` (rows, \*S); differentiable where ``u`` is."""
         self.cost.operator += 1
         x = self.prior.decode(u)
-        return torch.cat([p.whiten(p.y - self._apply(p, x)) for p in self.posterior.likelihoods], dim=1)
+        return torch.cat([p.misfit(self._apply(p, x)) for p in self.posterior.likelihoods], dim=1)
 
     def forward(self, w: Tensor) -> Tensor:
         r""":math:`\tilde A w`, (rows, \*S) -> (rows, n), without graph.

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
+from scidiff.arguments import near, require_kinds
 from scidiff.posterior.base import GuidedSampler, MemberSampler
 from scidiff.posterior.dps import DPS
 from scidiff.posterior.mmps import MMPS
@@ -43,17 +44,21 @@ def get(name: str, **parameters: Any) -> MemberSampler:
 
     Raises:
         ValueError: Unknown name.
-        TypeError: Unknown parameter; the message lists those that exist.
+        TypeError: Unknown parameter, or text where a number belongs; the message says what is expected.
     """
     if name not in SAMPLERS:
-        raise ValueError(f"unknown sampler {name!r}; choose from {', '.join(names())}.")
+        raise ValueError(f"unknown sampler {name!r};{near(name, names())} samplers are {', '.join(names())}.")
     kind = SAMPLERS[name]
-    own = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    own = {f.name: f.type for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    require_kinds(name, parameters, own)
     method = kind(**{key: value for key, value in parameters.items() if key in own})
     rest = {key: value for key, value in parameters.items() if key not in own}
-    inner = {f.name for f in dataclasses.fields(method.sampler)} if isinstance(method, GuidedSampler) else set()
-    if unknown := sorted(set(rest) - inner):
-        raise TypeError(f"{name} has no parameter {', '.join(unknown)}; it has {', '.join(sorted(own | inner))}.")
+    inner = {f.name: f.type for f in dataclasses.fields(method.sampler)} if isinstance(method, GuidedSampler) else {}
+    if unknown := sorted(set(rest) - set(inner)):
+        known = sorted({*own, *inner})
+        hint = near(unknown[0], known)
+        raise TypeError(f"{name} has no parameter {', '.join(unknown)};{hint} it has {', '.join(known)}.")
+    require_kinds(name, rest, inner)
     if rest and isinstance(method, GuidedSampler):
         method = dataclasses.replace(method, sampler=dataclasses.replace(method.sampler, **rest))
     return method

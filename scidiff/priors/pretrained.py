@@ -70,7 +70,12 @@ def load_pretrained(name_or_path: str | os.PathLike[str], device: torch.device |
     from safetensors.torch import load
 
     path = _resolve(name_or_path)
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path}: the weights cannot be read ({error.strerror}); expected a .safetensors file."
+        ) from error
     if data[:2] == b"PK" or data[:1] == b"\x80" or path.suffix in {".pt", ".pth", ".pkl", ".ckpt", ".bin"}:
         raise InputError(
             f"{path}: this is a pickle or a torch archive, which can run code when opened and is never loaded; "

@@ -199,7 +199,11 @@ def test_wrong_arguments_are_named(problem, case, options, message):
 def test_a_missing_file_is_refused_and_leaves_nothing(problem, tmp_path):
     with pytest.raises(InputError, match="nowhere.nc: no such file"):
         reconstruct(problem, tmp_path / "nowhere.nc", output=tmp_path / "out")
-    assert os.listdir(tmp_path / "out") == []
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(InputError, match="no such file"):
+        reconstruct(problem, tmp_path / "nowhere.nc", output=tmp_path / "mine")
+    assert os.listdir(tmp_path) == ["mine"]  # a folder that stood there before stays
 
 
 def test_members_that_are_not_finite_are_loud(problem, case):

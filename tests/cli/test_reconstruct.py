@@ -121,7 +121,8 @@ def test_wrong_scans_are_refused_with_code_3_and_leave_no_result(scidiff, home, 
         assert code == 3 and out == "", (name, code, err)
         for word in expected:
             assert word.lower() in err.lower(), (name, word, err)
-        assert not (tmp_path / "out" / "result.nc").exists() and "Traceback" not in err
+        assert not (tmp_path / "out").exists() and "Traceback" not in err
+        assert "allow_pickle" not in err  # no advice to open it unsafely
         seen.add(err.replace(name, ""))
     assert len(seen) == len(words)  # each has its own message
 
@@ -133,10 +134,20 @@ def test_wrong_weights_are_refused_with_code_3(scidiff, home, tmp_path):
     cut.with_suffix(".json").write_text(card)
     archive.write_bytes(b"\x80\x04N.")  # what Python writes for None
     archive.with_suffix(".json").write_text(card)
-    missing = tmp_path / "no.safetensors"
-    for prior, words in ((cut, "cannot be read"), (archive, "pickle"), (wide, "channels"), (missing, "no prior")):
+    missing, folder = tmp_path / "no.safetensors", tmp_path / "wide"
+    for prior, words in (
+        (cut, "cannot be read"),
+        (archive, "pickle"),
+        (wide, "channels"),
+        (missing, "no prior"),
+        (folder, "cannot be read (Is a directory)"),
+    ):
         code, out, err = scidiff(*mri(home, out=tmp_path / "out", prior=prior))
         assert code == 3 and out == "" and words in err, (prior, code, err)
+        assert not (tmp_path / "out").exists()
+    np.save(tmp_path / "slow.npy", np.zeros((4, 48, 40), np.complex64))
+    _, _, err = scidiff(*mri(tmp_path, "slow.npy", out=tmp_path / "out", prior=archive))
+    assert "pickle" in err  # the prior is looked at before the scan, which may take minutes
 
 
 @pytest.mark.parametrize(
@@ -147,14 +158,16 @@ def test_wrong_weights_are_refused_with_code_3(scidiff, home, tmp_path):
         (["mry", "{scan}"], "did you mean 'mri'"),
         (["gaussian", "{scan}", "--acceleration", "4"], "no parameter 'acceleration'"),
         (["mri", "{scan}", "--sampler", "magic"], "unknown sampler 'magic'"),
-        (["mri", "{scan}", "-s", "sampler.stps=3"], "mmps has no parameter stps"),
+        (["mri", "{scan}", "-s", "sampler.stps=3"], "mmps has no parameter stps; did you mean 'steps'?"),
+        (["mri", "{scan}", "-s", "sampler.steps=many"], "mmps: steps must be a whole number, got 'many'"),
+        (["mri", "{scan}", "-s", "problem.acceleration=fast"], "acceleration must be a number, got 'fast'"),
         (["mri", "{scan}", "-s", "membrs=3"], "did you mean 'members'"),
         (["mri", "{scan}", "--dtype", "float16"], "dtype"),
         (["mri", "{scan}", "--device", "abacus"], "device must be auto"),
         (["mri", "{scan}", "--resume", "--overwrite"], "exclude each other"),
         (["mri", "{scan}", "--members", "0"], "members"),
-        (["mri"], "'observation' is required"),
-        ([], "'problem"),
+        (["mri"], "'observation' is required: give FILE"),
+        ([], "'problem' is required: give PROBLEM"),
     ],
 )
 def test_wrong_options_are_usage_errors(scidiff, home, words, message):

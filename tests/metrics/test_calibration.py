@@ -79,6 +79,10 @@ def test_rank_histogram_is_flat_when_exact_and_u_shaped_when_narrow() -> None:
 def test_ties_are_broken_at_random_and_where_selects() -> None:
     counts = rank_histogram(torch.zeros(3, 1, 4000), torch.zeros(1, 4000), gen(1))
     assert counts.min() > 850
+    before = torch.random.get_rng_state()
+    ties = torch.zeros(3, 1, 4000), torch.zeros(1, 4000)
+    assert torch.equal(rank_histogram(*ties), rank_histogram(*ties))
+    assert torch.equal(before, torch.random.get_rng_state())  # no draw from the global generator
     keep = torch.arange(4000) < 100
     assert int(rank_histogram(torch.zeros(3, 1, 4000), torch.zeros(1, 4000), gen(1), where=keep).sum()) == 100
 

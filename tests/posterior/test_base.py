@@ -177,10 +177,16 @@ def test_registry():
     assert posteriors.get("dps", zeta=0.3) == DPS(zeta=0.3)
     rows = {row["name"]: row for row in posteriors.table()}
     assert rows["mmps"]["requires"] == "gaussian, gradient, linear" and rows["dps"]["summary"]
-    with pytest.raises(ValueError, match="unknown sampler 'ddrm'; choose from mmps, dps"):
+    with pytest.raises(ValueError, match="unknown sampler 'ddrm'; samplers are mmps, dps"):
         posteriors.get("ddrm")
-    with pytest.raises(TypeError, match="dps has no parameter step; it has"):
+    with pytest.raises(TypeError, match="dps has no parameter step; did you mean 'steps'. it has"):
         posteriors.get("dps", step=3)
+    for wrong in ("abc", 2.5, True, [3]):
+        with pytest.raises(TypeError, match="mmps: steps must be a whole number"):
+            posteriors.get("mmps", steps=wrong)
+    with pytest.raises(TypeError, match="mmps: warm must be true or false"):
+        posteriors.get("mmps", warm=1)
+    assert posteriors.get("mmps", tolerance=0).tolerance == 0
 
 
 @pytest.mark.parametrize("call, message", [

@@ -80,6 +80,14 @@ def test_convergence_to_a_long_run_and_scale_equivariance() -> None:
     torch.testing.assert_close(total_variation(operator, y, weight)[:1], total_variation(operator, y[:1], weight))
 
 
+def test_a_sparse_row_does_not_see_a_loud_one() -> None:
+    """The threshold of a row is about its own field, also where few of its points are not zero."""
+    y = torch.zeros(2, 1, 12, 20, dtype=torch.float64)
+    y[0, 0, 3, 4], y[1] = 1.0, 1e9 * torch.rand(1, 12, 20, generator=gen(1), dtype=torch.float64)
+    both = total_variation(Identity(), y, weight=0.05)
+    torch.testing.assert_close(both[:1], total_variation(Identity(), y[:1], weight=0.05), rtol=1e-9, atol=1e-9)
+
+
 def test_no_weight_is_least_squares_and_small_changes_do_not_improve() -> None:
     operator, y = tiny_mri(5)
     weight = 0.05

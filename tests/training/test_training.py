@@ -227,6 +227,8 @@ def test_wrong_configuration_is_named(project):
     (project / "c.toml").write_text("[data]\nkind = 'x'\n[model]\n")
     with pytest.raises(ConfigError, match=r"unknown \['model'\], missing \['training'\]"):
         _read(project / "c.toml")
+    with pytest.raises(ConfigError, match=r"missing\.toml does not exist"):
+        _read(project / "missing.toml")
     from scidiff.datasets.sources import training_data
 
     with pytest.raises(InputError, match="expected one of slices, phantom, arrays"):
