@@ -22,6 +22,8 @@ import math
 import torch
 from torch import Generator, Tensor
 
+from scidiff.rng import explicit
+
 __all__ = ["coil_maps", "head_phantom", "simulate_kspace", "smooth_phase"]
 
 
@@ -286,7 +288,7 @@ def simulate_kspace(
         raise ValueError(f"noise must not be negative, got {noise}.")
     if finer < 1:
         raise ValueError(f"finer must be a whole number of at least 1, got {finer}.")
-    seeds = torch.randint(0, 2**62, (4,), generator=generator).tolist()
+    seeds = torch.randint(0, 2**62, (4,), generator=explicit(generator)).tolist()
     anatomy, ring, correlation, draw = (Generator().manual_seed(seed) for seed in seeds)
     fine = (shape[0] * finer, shape[1] * finer)
     image = head_phantom(fine, anatomy, oversample=2, phase=True)

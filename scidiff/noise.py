@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from scidiff.linalg import Covariance, Dense
+from scidiff.rng import explicit
 
 __all__ = ["CoilNoise", "GaussianNoise", "PoissonNoise"]
 
@@ -22,7 +23,7 @@ def _randn_like(z: Tensor, generator: Generator | None) -> Tensor:
     """Normal numbers with unit variance per real component, drawn on the generator's device."""
     real = torch.view_as_real(z) if z.is_complex() else z
     device = generator.device if generator is not None else z.device
-    e = torch.randn(real.shape, generator=generator, dtype=real.dtype, device=device).to(z.device)
+    e = torch.randn(real.shape, generator=explicit(generator), dtype=real.dtype, device=device).to(z.device)
     return torch.view_as_complex(e) if z.is_complex() else e
 
 
@@ -205,7 +206,7 @@ class PoissonNoise:
             raise ValueError("Poisson noise needs real noiseless values z >= 0; make the operator's output positive.")
         rate = z / self._gain(z)
         device = generator.device if generator is not None else z.device
-        return torch.poisson(rate.to(device), generator=generator).to(z.device) * self._gain(z)
+        return torch.poisson(rate.to(device), generator=explicit(generator)).to(z.device) * self._gain(z)
 
     def log_prob(self, y: Tensor, z: Tensor) -> Tensor:
         """Log probability of the counts ``y / gain``, (B,); minus infinity where ``z < 0`` or ``z = 0 < y``."""

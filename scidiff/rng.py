@@ -12,7 +12,15 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["Streams", "member_indices", "root_seed"]
+__all__ = ["Streams", "explicit", "member_indices", "root_seed"]
+
+
+def explicit(generator: Generator | None) -> Generator:
+    """The generator given, or a new one with fresh entropy from the system: never torch's global one."""
+    if generator is None:
+        generator = Generator()
+        generator.seed()
+    return generator
 
 
 def root_seed(generator: Generator | None) -> int:

@@ -32,6 +32,7 @@ from torch import Generator, Tensor
 from scidiff.operators.mri.encoding import CartesianMRI, fft2c, ifft2c
 from scidiff.operators.mri.masks import calibration_region
 from scidiff.operators.mri.noise import prewhiten
+from scidiff.rng import explicit
 
 __all__ = ["ForwardCheck", "cg_sense", "held_back_chi2", "power_spectrum"]
 
@@ -180,7 +181,7 @@ def held_back_chi2(
     freedom = real_numbers - parameters
     fit = float((y - explained).abs().square().sum()) / freedom
 
-    weight = (torch.rand(splits, *y.shape[1:], generator=generator) >= fraction).to(y.device)
+    weight = (torch.rand(splits, *y.shape[1:], generator=explicit(generator)) >= fraction).to(y.device)
     held = 2 * int((~weight).sum())
     # A draw given the data: a free draw plus the fit of what its own noisy data miss (conditioning by kriging).
     draws = ifft2c(_noise(image, splits, generator) * power.sqrt())
@@ -214,5 +215,5 @@ def _outside_calibration(mask: Tensor) -> Tensor:
 
 def _noise(y: Tensor, batch: int, generator: Generator | None) -> Tensor:
     """White complex numbers (batch, ...), shaped as the rows of ``y``, of unit variance per real component."""
-    draw = torch.randn(batch, *y.shape[1:], generator=generator, dtype=y.dtype)
+    draw = torch.randn(batch, *y.shape[1:], generator=explicit(generator), dtype=y.dtype)
     return draw.to(y.device) * 2**0.5

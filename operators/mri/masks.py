@@ -22,6 +22,8 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
+from scidiff.rng import explicit
+
 __all__ = ["calibration_region", "poisson_disc", "random", "uniform"]
 
 
@@ -82,7 +84,7 @@ def random(
     if keep > band:
         distance = (outside - lines // 2).abs().double() / (lines // 2 + 1)
         density = (1 - distance).clamp_min(1e-6) ** decay
-        picks = torch.multinomial(density, keep - band, generator=generator)
+        picks = torch.multinomial(density, keep - band, generator=explicit(generator))
         chosen[outside[picks]] = True
     return _expand(chosen, shape, axis)
 
@@ -124,7 +126,7 @@ def poisson_disc(
     if wanted == 0:
         return mask
     free = (~mask).flatten().nonzero()[:, 0]
-    order = free[torch.randperm(len(free), generator=generator)]
+    order = free[torch.randperm(len(free), generator=explicit(generator))]
     rows, cols = order // width, order % width
     norm = torch.hypot((rows - height // 2) / (height / 2), (cols - width // 2) / (width / 2))
     growth = 1 + slope * norm / math.sqrt(2)
@@ -140,7 +142,7 @@ def poisson_disc(
             high = radius
     chosen = order[torch.tensor(taken)]
     # Drop the surplus at random: at most the gap of one bisection step.
-    chosen = chosen[torch.randperm(len(chosen), generator=generator)[:wanted]]
+    chosen = chosen[torch.randperm(len(chosen), generator=explicit(generator))[:wanted]]
     mask.view(-1)[chosen] = True
     return mask
 

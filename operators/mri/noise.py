@@ -20,6 +20,7 @@ from torch import Generator, Tensor
 
 from scidiff.operators.mri.encoding import ifft2c
 from scidiff.operators.mri.espirit import calibration_block, calibration_gram
+from scidiff.rng import explicit
 
 __all__ = ["NoiseEstimate", "calibration_noise", "corner_covariance", "estimate_noise", "outer_covariance", "prewhiten"]
 
@@ -126,7 +127,9 @@ def calibration_noise(
     alone = floor(block)
     scale = 2**0.5  # complex normal numbers of torch have variance one, hence one half per real component
     added = [
-        floor(block + scale * torch.randn(block.shape, generator=generator, dtype=block.dtype).to(block.device))
+        floor(
+            block + scale * torch.randn(block.shape, generator=explicit(generator), dtype=block.dtype).to(block.device)
+        )
         for _ in range(draws)
     ]
     ratio = sum(added) / draws / alone

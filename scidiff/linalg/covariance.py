@@ -127,8 +127,11 @@ class Covariance(ABC):
         dtype = dtype or self.dtype
         real = dtype.to_real()
         parts = (*self.shape, 2) if dtype.is_complex else self.shape
-        if source is None or isinstance(source, Generator):
-            device = source.device if source is not None else "cpu"
+        if source is None:  # fresh entropy, never torch's global generator
+            source = Generator()
+            source.seed()
+        if isinstance(source, Generator):
+            device = source.device
             e = torch.randn(n, *parts, generator=source, dtype=real, device=device)
         else:
             e = source.randn(parts, dtype=real)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
+from scidiff.rng import explicit
+
 __all__ = ["patches", "shrunk_covariance", "stationary_spectrum"]
 
 
@@ -60,9 +62,9 @@ def patches(fields: Tensor, size: int | tuple[int, ...], n: int, generator: Gene
     if fields.ndim <= len(sides) or any(s < 1 or s > g for s, g in zip(sides, grid, strict=True)):
         raise ValueError(f"patches of {sides} do not fit into fields of shape {tuple(fields.shape)}.")
     device = generator.device if generator is not None else "cpu"
-    which = torch.randint(len(fields), (n,), generator=generator, device=device).tolist()
+    which = torch.randint(len(fields), (n,), generator=explicit(generator), device=device).tolist()
     corners = [
-        torch.randint(g - s + 1, (n,), generator=generator, device=device).tolist()
+        torch.randint(g - s + 1, (n,), generator=explicit(generator), device=device).tolist()
         for s, g in zip(sides, grid, strict=True)
     ]
     out = fields.new_empty(n, *fields.shape[1 : fields.ndim - len(sides)], *sides)

@@ -20,7 +20,7 @@ from scidiff.linalg import Covariance, as_covariance
 from scidiff.priors.gaussian import Standardised, condition_gaussian, measurement_matrix, to_real
 from scidiff.priors.mixture_fit import fit_mixture
 from scidiff.protocols import Noise, Operator
-from scidiff.rng import Streams
+from scidiff.rng import Streams, explicit
 
 __all__ = ["GaussianMixturePrior"]
 
@@ -124,13 +124,13 @@ class GaussianMixturePrior(Standardised):
             uniform = generator.rand((), dtype=torch.float64)
             n = len(generator)
         else:
-            uniform = torch.rand(n, generator=generator, dtype=torch.float64, device=device).cpu()
+            uniform = torch.rand(n, generator=explicit(generator), dtype=torch.float64, device=device).cpu()
         edges = self.weights.cumsum(0).cpu()
         which = torch.searchsorted(edges, uniform, right=True).clamp_max(len(edges) - 1)
         if isinstance(generator, Streams):
             e = generator.randn(self.shape, dtype=self.dtype)
         else:
-            e = torch.randn(n, *self.shape, generator=generator, dtype=self.dtype, device=device)
+            e = torch.randn(n, *self.shape, generator=explicit(generator), dtype=self.dtype, device=device)
         u = torch.empty(n, *self.shape, dtype=self.dtype, device=self.mean.device)
         for k, (mu, cov) in enumerate(zip(self._mu, self._units, strict=True)):
             rows = which == k

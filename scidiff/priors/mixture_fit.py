@@ -15,20 +15,21 @@ import torch
 from torch import Generator, Tensor
 
 from scidiff.linalg import Covariance, LowRank
+from scidiff.rng import explicit
 
 __all__ = ["fit_mixture", "weighted_ppca"]
 
 
 def centres(x: Tensor, count: int, generator: Generator) -> Tensor:
     """k-means++ centres of rows (N, d), followed by Lloyd's steps: labels (N,)."""
-    first = int(torch.randint(len(x), (), generator=generator))
+    first = int(torch.randint(len(x), (), generator=explicit(generator)))
     chosen = x[first : first + 1]
     for _ in range(count - 1):
         distance = torch.cdist(x, chosen).min(-1).values.square()
         edges = distance.cumsum(0)
         if float(edges[-1]) == 0:
             raise ValueError(f"the data hold fewer than {count} different fields; ask for fewer components.")
-        place = torch.rand((), generator=generator, dtype=x.dtype) * edges[-1]
+        place = torch.rand((), generator=explicit(generator), dtype=x.dtype) * edges[-1]
         index = int(torch.searchsorted(edges, place, right=True).clamp_max(len(x) - 1))
         chosen = torch.cat([chosen, x[index : index + 1]])
     labels = torch.cdist(x, chosen).argmin(-1)
