@@ -35,7 +35,7 @@ POINT_SCORES = ("psnr", "ssim", "nrmse", "chi2", "seconds")  # of an answer with
 def demo(
     out: Annotated[Path | None, typer.Option(help=f"Folder of the result; {FOLDER} is replaced.")] = None,
     members: Annotated[int, typer.Option(min=2, help="Number of draws.")] = 8,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the sampler.")] = 32,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the sampler.")] = 24,
     acceleration: Annotated[float, typer.Option(help="Keep one line of so many.")] = 4.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the simulated head and of all draws.")] = 0,
     prior: Annotated[str, typer.Option(help="Name of a bundled prior, or a .safetensors file with its card.")] = PRIOR,
