@@ -1,6 +1,7 @@
 """What all tests share: the import path, one thread per process, real data where it is at hand, a generator."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +17,10 @@ for entry in ("", str(ROOT)):
 sys.path.append(str(ROOT))
 
 torch.set_num_threads(1)
+
+# Background jobs of a shell ignore Ctrl-C, and so would the runs that the tests interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

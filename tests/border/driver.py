@@ -162,5 +162,6 @@ def main(folder):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
     warnings.simplefilter("error")
     print(json.dumps(main(Path(sys.argv[1]))))
