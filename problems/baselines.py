@@ -30,6 +30,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scidiff.linalg import cg
+
 __all__ = ["differences", "differences_adjoint", "least_squares", "total_variation", "zero_filled"]
 
 
@@ -79,21 +81,8 @@ def least_squares(operator: Any, y: Tensor, ridge: float = 0.0, iterations: int 
         tol: Relative residual of the normal equations at which a row stops.
     """
     normal = _normal(operator)
-    r = operator.adjoint(y)
-    x, p = torch.zeros_like(r), r
-    rr = _dot(r, r)
-    start = rr.clamp(min=torch.finfo(rr.dtype).tiny)
-    for _ in range(iterations):
-        going = rr > tol**2 * start
-        if not bool(going.any()):
-            break
-        q = normal(p) + ridge * p
-        alpha = torch.where(going, rr / _dot(p, q).clamp(min=torch.finfo(rr.dtype).tiny), 0.0)
-        x, r = x + alpha * p, r - alpha * q
-        new = torch.where(going, _dot(r, r), rr)
-        p = torch.where(going, r + new / rr.clamp(min=torch.finfo(rr.dtype).tiny) * p, p)
-        rr = new
-    return x
+    solution, _ = cg(lambda x: normal(x) + ridge * x, operator.adjoint(y), iterations=iterations, tolerance=tol)
+    return solution
 
 
 def total_variation(
@@ -141,14 +130,8 @@ def total_variation(
 
     for _ in range(iterations):
         last = x
-        r = right + rho * differences_adjoint(z - u) - left(x)
-        p, rr = r, _dot(r, r)
-        for _ in range(inner):
-            q = left(p)
-            step = rr / _dot(p, q).clamp(min=tiny) * going
-            x, r = x + step * p, r - step * q
-            new = _dot(r, r)
-            p, rr = r + new / rr.clamp(min=tiny) * p, new
+        solved, _ = cg(left, right + rho * differences_adjoint(z - u), x, iterations=inner)
+        x = torch.where(going, solved, x)
         v = differences(x) + u
         z = v * (1 - threshold / v.abs().square().sum(0).sqrt().clamp(min=tiny)).clamp(min=0)
         u = v - z

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from scidiff.linalg import cg
 from scidiff.operators.mri.encoding import CartesianMRI, fft2c, ifft2c
 from scidiff.operators.mri.masks import calibration_region
 from scidiff.operators.mri.noise import prewhiten
@@ -117,23 +118,15 @@ def cg_sense(
     def precondition(r: Tensor) -> Tensor:
         return ifft2c(fft2c(r) / (precision + gain))
 
-    def dot(a: Tensor, b: Tensor) -> Tensor:
-        return (a.conj() * b).real.flatten(1).sum(1)[:, None, None, None]
-
-    r = operator.adjoint(kept * y)
-    x, limit = torch.zeros_like(r), tolerance**2 * dot(r, r)
-    z = precondition(r)
-    p, rz = z, dot(r, z)
-    for _ in range(iterations):
-        q = normal(p)
-        step = rz / dot(p, q).clamp_min(torch.finfo(rz.dtype).tiny)
-        x, r = x + step * p, r - step * q
-        if bool((dot(r, r) <= limit).all()):
-            break
-        z = precondition(r)
-        rz, previous = dot(r, z), rz
-        p = z + rz / previous.clamp_min(torch.finfo(rz.dtype).tiny) * p
-    return x
+    solution, _ = cg(
+        normal,
+        operator.adjoint(kept * y),
+        iterations=iterations,
+        tolerance=tolerance,
+        preconditioner=precondition,
+        check_every=1,
+    )
+    return solution
 
 
 def held_back_chi2(
