@@ -8,6 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from scidiff.linalg.svd import SVD, dense_svd
+from scidiff.protocols import Operator
+
 __all__ = ["LinearMap"]
 
 
@@ -58,3 +61,38 @@ class LinearMap:
         dtype = torch.promote_types(y.dtype, matrix.dtype)
         x = (y.to(dtype) @ matrix.to(dtype).conj()).unflatten(-1, self.shape)
         return x.real if self.real_fields and x.is_complex() else x
+
+    def svd(self) -> SVD:
+        """Dense decomposition of the real matrix, computed in double precision.
+
+        Raises:
+            TypeError: if the matrix is complex.
+        """
+        return dense_svd(self.matrix, self.shape)
+
+    @classmethod
+    def dense(cls, operator: Operator, shape: Sequence[int], batch: int = 256) -> LinearMap:
+        r"""The matrix of any linear operator on real fields, for samplers that need a decomposition.
+
+        Costs d operator calls for fields of d entries and d times m numbers; for small grids.
+
+        Arguments:
+            operator: Linear operator on real fields (B, \*X); real measurements of any shape are flattened, complex
+                ones become two real numbers each.
+            shape: Shape (\*X) of a field.
+            batch: Fields per call of the operator.
+
+        Raises:
+            ValueError: if the operator is not linear: it does not map zero to zero.
+        """
+        d = math.prod(shape)
+        with torch.no_grad():
+            zero = operator(torch.zeros(1, *shape, dtype=torch.float64))
+            if bool((zero != 0).any()):
+                raise ValueError("the operator does not map zero to zero, so it is not linear; move its offset into y.")
+            rows = []
+            for first in range(0, d, batch):
+                basis = torch.eye(d, dtype=torch.float64)[first : first + batch].reshape(-1, *shape)
+                z = operator(basis)
+                rows.append((torch.view_as_real(z) if z.is_complex() else z).flatten(1))
+        return cls(torch.cat(rows).mT.contiguous(), shape)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from scidiff.linalg.svd import SVD, Frame
+
 __all__ = ["Mask"]
 
 
@@ -42,3 +44,8 @@ class Mask:
             raise ValueError(f"y has shape {tuple(y.shape)}, expected (B, ..., {len(self._index)}) observed entries.")
         x = y.new_zeros(*y.shape[:-1], self.mask.numel())
         return x.index_copy(-1, self._index.to(y.device), y).unflatten(-1, self.mask.shape)
+
+    def svd(self) -> SVD:
+        """Observed entries are their own coefficients; all singular values are 1."""
+        same = Frame(lambda c: c, lambda y: y)
+        return SVD(same, torch.ones(()), Frame(self.adjoint, self.__call__))

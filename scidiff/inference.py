@@ -76,7 +76,7 @@ class Likelihood:
         y = self.y.expand(members, *self.y.shape).reshape(members * self.y.shape[0], *self.y.shape[1:])
         return Likelihood(self.operator, self.noise, y)
 
-    def _matching(self, z: Tensor) -> Tensor:
+    def matching(self, z: Tensor) -> Tensor:
         """The noiseless measurement ``z`` as it is; another shape than that of ``y`` would broadcast silently."""
         if tuple(z.shape[1:]) != tuple(self.y.shape[1:]):
             raise ValueError(
@@ -87,11 +87,15 @@ class Likelihood:
 
     def log_prob(self, x: Tensor) -> Tensor:
         r"""Log likelihood of the fields ``x`` (B, \*X): (B,)."""
-        return self.noise.log_prob(self.y, self._matching(self.operator(x)))
+        return self.noise.log_prob(self.y, self.matching(self.operator(x)))
+
+    def difference(self, z: Tensor) -> Tensor:
+        r"""``y - z`` with the noiseless measurement ``z`` (B, \*Y), whose shape is checked."""
+        return self.y - self.matching(z)
 
     def misfit(self, z: Tensor) -> Tensor:
         r"""Whitened difference :math:`S_y^{-1/2}(y - z)` from the noiseless measurement ``z`` (B, \*Y): (B, n) real."""
-        return self.whiten(self.y - self._matching(z))
+        return self.whiten(self.difference(z))
 
     def residual(self, x: Tensor) -> Tensor:
         r"""Whitened residual :math:`S_y^{-1/2}(y - A(x))`, (B, n) real: unit variance per number if ``x`` is right."""
@@ -170,6 +174,11 @@ class Posterior:
     def linear(self) -> bool:
         """Whether the measurement is linear in ``u``: linear operators and an affine prior."""
         return bool(self.prior.affine) and all(part.linear for part in self.likelihoods)
+
+    def rows(self, count: int) -> Posterior:
+        """The posterior of the first ``count`` observations."""
+        parts = tuple(Likelihood(part.operator, part.noise, part.y[:count]) for part in self.likelihoods)
+        return Posterior(self.prior, parts, self.shape)
 
     def tile(self, members: int) -> Posterior:
         """The posterior of ``members * B`` rows, member slowest."""

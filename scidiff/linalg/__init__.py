@@ -4,11 +4,14 @@ from scidiff.linalg.covariance import Covariance, Dense, Diagonal, Isotropic, Sp
 from scidiff.linalg.low_rank import LowRank
 from scidiff.linalg.solvers import SolveInfo, cg, gmres, lsqr
 from scidiff.linalg.stationary import Stationary
+from scidiff.linalg.svd import SVD, Frame, dense_svd
 
 __all__ = [
+    "SVD",
     "Covariance",
     "Dense",
     "Diagonal",
+    "Frame",
     "Isotropic",
     "LowRank",
     "SolveInfo",
@@ -16,6 +19,7 @@ __all__ = [
     "Stationary",
     "as_covariance",
     "cg",
+    "dense_svd",
     "gmres",
     "lsqr",
 ]

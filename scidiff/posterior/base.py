@@ -22,21 +22,23 @@ from scidiff.rng import Streams, member_indices, root_seed
 from scidiff.samplers import DPMSolver, Sampler
 from scidiff.samplers.base import batches
 
-__all__ = ["GuidedSampler", "MemberSampler", "Run", "differentiate", "offers"]
+__all__ = ["GuidedSampler", "MemberSampler", "Run", "differentiate", "largest", "offers", "summary"]
 
 
 def offers(posterior: Posterior) -> frozenset[str]:
     """What a posterior gives a sampler to work with.
 
     ``gaussian``: all noises are Gaussian (they whiten); ``linear``: linear operators and an affine prior;
-    ``gradient``: gradients flow through the operators, or their adjoint stands in; ``svd``: all operators have one.
+    ``gradient``: gradients flow through the operators, or their adjoint stands in; ``svd``: all operators have one;
+    ``variance``: the noise is Gaussian or states its variance, so that residuals can be weighed.
     """
     parts = posterior.likelihoods
     given = {
         "gaussian": all(part.whitens for part in parts),
         "linear": posterior.linear,
         "gradient": all(part.differentiable or part.linear for part in parts),
-        "svd": all(callable(getattr(part.operator, "svd", None)) for part in parts),
+        "variance": all(part.whitens or callable(getattr(part.noise, "variance", None)) for part in parts),
+        "svd": posterior.linear and all(callable(getattr(part.operator, "svd", None)) for part in parts),
     }
     return frozenset(name for name, present in given.items() if present)
 
@@ -50,13 +52,17 @@ class Run:
         streams: Random numbers of the rows.
         cost: Counters.
         callback: To be called after each step.
+        batch_size: Members at once in the network and the operator, for methods whose members interact and therefore
+            come all in one run; see `scidiff.posterior.population.piecewise`.
     """
 
     posterior: Posterior
     streams: Streams
     cost: Cost
     callback: Callback | None = None
+    batch_size: int | None = None
     notes: dict[str, list[Tensor]] = field(default_factory=dict)
+    traces: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.measurement = Measurement(self.posterior, self.cost)
@@ -64,6 +70,16 @@ class Run:
     def note(self, name: str, value: Tensor) -> None:
         """Remembers a number, left on its device until the run ends; the mean over the run goes to the diagnostics."""
         self.notes.setdefault(name, []).append(value)
+
+    def trace(self, name: str, value: Tensor) -> None:
+        """Remembers a number per step, left on its device; the diagnostics hold the list, one entry per call."""
+        self.traces.setdefault(name, []).append(value)
+
+    def denoise(self, u: Tensor, sigma: Tensor) -> Tensor:
+        """The denoised state, counted, without graph."""
+        self.cost.denoiser += 1
+        with torch.no_grad():
+            return self.posterior.prior.denoise(u, sigma)
 
 
 def differentiate(run: Run, u: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,6 +95,22 @@ def differentiate(run: Run, u: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         name = type(run.posterior.prior).__name__
         raise TypeError(f"no gradient flows through {name}.denoise; this sampler needs it (remove torch.no_grad).")
     return u, D
+
+
+def largest(runs: Sequence[Run]) -> Cost:
+    """Calls per member; of runs that differ the largest."""
+    return Cost(**{name: max(run.cost.as_dict()[name] for run in runs) for name in Cost().as_dict()})
+
+
+def summary(runs: Sequence[Run]) -> dict[str, Any]:
+    """What the runs noted: the mean of each note, and each trace as a list with the mean over runs."""
+    found: dict[str, Any] = {}
+    for name in runs[0].notes:
+        found[name] = torch.stack([value.double() for run in runs for value in run.notes[name]]).mean().item()
+    for name in runs[0].traces:
+        lists = [torch.stack([value.double() for value in run.traces[name]]) for run in runs]
+        found[name] = torch.stack(lists).mean(0).tolist()
+    return found
 
 
 class MemberSampler(ABC):
@@ -126,12 +158,8 @@ class MemberSampler(ABC):
             with torch.no_grad():
                 parts.append(posterior.prior.decode(u.detach()).unflatten(0, (len(group), posterior.batch)))
             runs.append(run)
-        cost = Cost(**{name: max(run.cost.as_dict()[name] for run in runs) for name in Cost().as_dict()})
-        diagnostics: dict[str, Any] = {"seed": root, "members": indices, "sampler": repr(self)}
-        for name in runs[0].notes:
-            values = [value.double() for run in runs for value in run.notes[name]]
-            diagnostics[name] = torch.stack(values).mean().item()
-        return Ensemble(torch.cat(parts), cost, diagnostics)
+        diagnostics = {"seed": root, "members": indices, "sampler": repr(self), **summary(runs)}
+        return Ensemble(torch.cat(parts), largest(runs), diagnostics)
 
     def check(self, posterior: Posterior) -> None:
         """Raises TypeError if the posterior lacks what the method requires."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scidiff.inference import Cost, Likelihood, Posterior
 
-__all__ = ["Measurement"]
+__all__ = ["Measurement", "weigh"]
 
 
 class _ByAdjoint(torch.autograd.Function):
@@ -28,6 +28,21 @@ class _ByAdjoint(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         return ctx.operator.adjoint(v), None
+
+
+def weigh(part: Likelihood, r: Tensor) -> Tensor:
+    r"""Whitens a difference of measurements, (rows, \*Y) -> (rows, n) real.
+
+    Gaussian noise: exact. Noise with a ``variance(z)``, such as `PoissonNoise`: divided by the standard deviation at
+    :math:`z = \max(y, v(1))`, where :math:`v(1)` is the variance of one unit of signal (for counts: at least one count).
+    """
+    if part.whitens:
+        return part.whiten(r)
+    variance = getattr(part.noise, "variance", None)
+    if variance is None:
+        return part.whiten(r)  # raises with the explanation
+    floor = variance(torch.ones_like(part.y))
+    return (r / variance(torch.maximum(part.y, floor)).sqrt()).flatten(1)
 
 
 class Measurement:
@@ -55,10 +70,29 @@ class Measurement:
         return z
 
     def residual(self, u: Tensor) -> Tensor:
-        r"""Whitened residuals (rows, n) of the states ``u`` (rows, \*S); differentiable where ``u`` is."""
+        r"""Whitened residuals (rows, n) of the states ``u`` (rows, \*S); differentiable where ``u`` is.
+
+        Noise that is not Gaussian but states its variance is weighed with the variance at the data, see `weigh`.
+        """
         self.cost.operator += 1
         x = self.prior.decode(u)
-        return torch.cat([p.misfit(self._apply(p, x)) for p in self.posterior.likelihoods], dim=1)
+        return torch.cat([weigh(p, p.difference(self._apply(p, x))) for p in self.posterior.likelihoods], dim=1)
+
+    def log_prob(self, u: Tensor) -> Tensor:
+        r"""Log likelihood of the states ``u`` (rows, \*S), summed over instruments: (rows,); differentiable."""
+        self.cost.operator += 1
+        x = self.prior.decode(u)
+        terms = [p.noise.log_prob(p.y, p.matching(self._apply(p, x))) for p in self.posterior.likelihoods]
+        return torch.stack(terms).sum(0)
+
+    def gradient(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Log likelihood (rows,) of the states and its gradient in ``u`` (rows, \*S), without graph."""
+        with torch.enable_grad():
+            u = u.detach().requires_grad_()
+            value = self.log_prob(u)
+        self.cost.operator_vjp += 1
+        (gradient,) = torch.autograd.grad(value, u, torch.ones_like(value))
+        return value.detach(), gradient
 
     def forward(self, w: Tensor) -> Tensor:
         r""":math:`\tilde A w`, (rows, \*S) -> (rows, n), without graph.
@@ -70,7 +104,7 @@ class Measurement:
             size = w.flatten(1).abs().amax(1)
             size = torch.where(size > 0, size, 1.0).reshape(-1, *[1] * (w.ndim - 1)) / 4096
             x = self.prior.decode(w / size) - self.prior.decode(torch.zeros_like(w))
-            out = torch.cat([p.whiten(p.operator(x)) for p in self.posterior.likelihoods], dim=1)
+            out = torch.cat([weigh(p, p.operator(x)) for p in self.posterior.likelihoods], dim=1)
             return out * size.reshape(-1, 1)
 
     def adjoint(self, v: Tensor) -> Tensor:
@@ -80,7 +114,7 @@ class Measurement:
             with torch.enable_grad():
                 u = v.new_zeros(v.shape[0], *(self.posterior.shape or ())).requires_grad_()
                 x = self.prior.decode(u)
-                z = torch.cat([p.whiten(self._apply(p, x)) for p in self.posterior.likelihoods], dim=1)
+                z = torch.cat([weigh(p, self._apply(p, x)) for p in self.posterior.likelihoods], dim=1)
             self.graph = u, z
         u, z = self.graph
         self.cost.operator_vjp += 1

@@ -72,3 +72,23 @@ def test_linear_map_is_the_matrix() -> None:
 def test_wrong_input_is_explained(make, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         make()
+
+
+@pytest.mark.parametrize("name", ["identity", "mask", "mask_all", "matrix"])
+def test_svd_is_the_operator(name: str) -> None:
+    operator = OPERATORS[name]()
+    U, s, V = operator.svd()
+    x = torch.randn(3, 1, 4, 5, generator=Generator().manual_seed(2), dtype=F64)
+    c = V.adjoint(x)
+    assert torch.allclose(U(s * c), operator(x), atol=1e-12)
+    assert torch.allclose(V.adjoint(V(c)), c, atol=1e-12)
+    assert torch.allclose(U.adjoint(U(c)), c, atol=1e-12)
+
+
+def test_dense_is_the_operator() -> None:
+    operator = Mask(mask(4, 5))
+    dense = LinearMap.dense(operator, (2, 4, 5), batch=7)
+    x = torch.randn(3, 2, 4, 5, generator=Generator().manual_seed(2), dtype=F64)
+    assert torch.equal(dense(x), operator(x).flatten(1))
+    with pytest.raises(ValueError, match="does not map zero to zero"):
+        LinearMap.dense(lambda x: operator(x) + 1, (2, 4, 5))

@@ -1,0 +1,1 @@
+"""Problems whose answer is known, and what samplers make of them."""

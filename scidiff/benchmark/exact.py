@@ -1,0 +1,101 @@
+r"""Posteriors known in closed form, small enough to measure every sampler in seconds.
+
+Each problem is a `Posterior` beside its exact answer, a prior with ``mean``, ``variance``, ``sample`` and
+``marginal_cdf``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from scidiff.inference import Likelihood, Posterior
+from scidiff.noise import GaussianNoise
+from scidiff.operators.linear_map import LinearMap
+from scidiff.operators.mask import Mask
+from scidiff.priors import GaussianMixturePrior, GaussianPrior
+from scidiff.protocols import Operator
+
+__all__ = ["ExactProblem", "blurred_sensors", "exponential", "inpainting", "modes"]
+
+F64 = torch.float64
+
+
+@dataclass(frozen=True)
+class ExactProblem:
+    """A posterior and its closed form.
+
+    Arguments:
+        name: Name in tables.
+        posterior: The problem, one observation.
+        exact: Its posterior: `GaussianPrior` or `GaussianMixturePrior`.
+    """
+
+    name: str
+    posterior: Posterior
+    exact: Any
+
+
+def exponential(size: int = 8, length: float = 2.0) -> Tensor:
+    r"""Covariance :math:`e^{-d/\ell}` of the pixels of a square grid, unit variance, (d, d)."""
+    axis = torch.arange(size, dtype=F64)
+    points = torch.cartesian_prod(axis, axis)
+    return torch.exp(-torch.cdist(points, points) / length)
+
+
+def measured(name: str, prior: GaussianPrior | GaussianMixturePrior, operator: Operator, std: float, seed: int):
+    """A problem whose truth and noise are drawn with ``seed``."""
+    generator, noise = Generator().manual_seed(seed), GaussianNoise(std)
+    y = noise.sample(operator(prior.sample(1, generator)), generator)
+    return ExactProblem(name, Posterior(prior, Likelihood(operator, noise, y)), prior.condition(operator, noise, y))
+
+
+def inpainting(seed: int = 0, loc: float = 0.0, scale: float = 1.0, dtype: torch.dtype = torch.float32) -> ExactProblem:
+    """A Gaussian field of 8x8 pixels, half of them seen with noise of a third of the field's standard deviation."""
+    prior = GaussianPrior(torch.full((1, 8, 8), loc, dtype=dtype), scale**2 * exponential())
+    mask = torch.randperm(64, generator=Generator().manual_seed(seed + 1000)).reshape(8, 8) < 32
+    return measured("inpainting", prior, Mask(mask), scale / 3, seed)
+
+
+def blurred_sensors(
+    seed: int = 0, loc: float = 0.0, scale: float = 1.0, dtype: torch.dtype = torch.float32
+) -> ExactProblem:
+    """The same field seen by 24 sensors with a Gaussian footprint of 1 pixel, noise a tenth of the standard deviation.
+
+    Footprints overlap: singular values range over three decades and the smallest are below the noise.
+    """
+    prior = GaussianPrior(torch.full((1, 8, 8), loc, dtype=dtype), scale**2 * exponential())
+    axis = torch.arange(8, dtype=F64)
+    points = torch.cartesian_prod(axis, axis)
+    places = 7 * torch.rand(24, 2, generator=Generator().manual_seed(seed + 2000), dtype=F64)
+    footprint = torch.exp(-torch.cdist(places, points).square() / 2)
+    return measured(
+        "blurred sensors", prior, LinearMap(footprint / footprint.sum(1, keepdim=True), (1, 8, 8)), scale / 10, seed
+    )
+
+
+def modes(measurements: int = 4, seed: int = 0, dimension: int = 8, scale: float = 1.0) -> ExactProblem:
+    r"""25 unit Gaussians at :math:`8\,(i, j, i, j, \dots)`, :math:`i, j \in \{-2..2\}`, seen by a random operator.
+
+    Weights are normalised squares of normal numbers; the operator has random orthogonal factors and singular values
+    uniform in [0, 1]; the noise is uniform in [0, 1] times the largest of them.
+
+    References:
+        Monte Carlo guided Diffusion for Bayesian linear inverse problems (Cardoso et al., 2024), arXiv:2308.07983,
+        section 4.
+    """
+    g = Generator().manual_seed(seed)
+    step = 8.0 * torch.arange(-2, 3, dtype=F64)
+    means = torch.cartesian_prod(step, step).repeat(1, dimension // 2)
+    weights = torch.randn(25, generator=g, dtype=F64).square()
+    prior = GaussianMixturePrior(weights, (scale * means).float(), scale**2 * torch.eye(dimension, dtype=F64))
+    U = torch.linalg.qr(torch.randn(measurements, measurements, generator=g, dtype=F64)).Q
+    V = torch.linalg.qr(torch.randn(dimension, measurements, generator=g, dtype=F64)).Q
+    s = torch.rand(measurements, generator=g, dtype=F64)
+    std = float(torch.rand((), generator=g, dtype=F64) * s.max())
+    return measured(
+        f"25 modes, {measurements} seen", prior, LinearMap(U * s @ V.mT, (dimension,)), std * scale, seed + 3000
+    )
