@@ -14,6 +14,7 @@ from scidiff.lazy import lazy_exports  # noqa: E402 - the check above must come 
 _EXPORTS: dict[str, str] = {
     "CartesianMRI": "scidiff.operators.mri",
     "Identity": "scidiff.operators.identity",
+    "JPEG": "scidiff.operators.jpeg",
     "LinearMap": "scidiff.operators.linear_map",
     "Mask": "scidiff.operators.mask",
     "mri": "scidiff.operators.mri",

@@ -8,12 +8,25 @@ from typing import Any
 
 from scidiff.arguments import near, require_kinds
 from scidiff.posterior.base import GuidedSampler, MemberSampler
-from scidiff.posterior.dps import DPS
+from scidiff.posterior.dps import DPS, AnnealedDPS
+from scidiff.posterior.lgd import LGD
 from scidiff.posterior.mmps import MMPS
+from scidiff.posterior.pigdm import PiGDM, PublishedPiGDM
+from scidiff.posterior.sda import SDA
+from scidiff.posterior.tmpd import TMPD
 
 __all__ = ["get", "names", "suitable", "table"]
 
-SAMPLERS: dict[str, type[MemberSampler]] = {"mmps": MMPS, "dps": DPS}
+SAMPLERS: dict[str, type[MemberSampler]] = {
+    "mmps": MMPS,
+    "dps": DPS,
+    "dps_annealed": AnnealedDPS,
+    "pigdm": PiGDM,
+    "pigdm_published": PublishedPiGDM,
+    "tmpd": TMPD,
+    "sda": SDA,
+    "lgd": LGD,
+}
 
 
 def names() -> list[str]:
