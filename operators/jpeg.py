@@ -28,8 +28,8 @@ class JPEG:
     .. math:: h(x)_{ij} = \mathrm{round}\Big(\frac{(C\,x\,C^T)_{ij}}{q_{ij}\,\mathrm{scale} / 255}\Big),
 
     with the orthonormal cosine matrix :math:`C` (8, 8) and the table :math:`q` for a quality. Rounding has no gradient,
-    so ``differentiable`` is False; `pinv` decodes, and :math:`h(h^+(h(x))) = h(x)`. Nothing is clipped, and each channel
-    is treated as a grey image.
+    so ``differentiable`` is False; `pinv` decodes, and :math:`h(h^+(h(x))) = h(x)`. Nothing is clipped, and each
+    channel is treated as a grey image.
 
     Arguments:
         quality: 1 (coarse) to 100 (steps of one grey level), scaling the table as the IJG library does.

@@ -21,9 +21,9 @@ The 1 in the maximum is the noise itself: it matters only where the data hold no
 
 **Length of the kick.** The gradient of a norm has the same length for 30 data as for 30 000, so a published
 :math:`\zeta` is one for the authors' images. The kicks of all steps also add up. The default
-is :math:`\zeta = 10\sqrt n/N` for N steps and n real numbers of data: for the paper's 1000 steps and 16 000 data (random
-inpainting) 1.26, where the paper has 0.3 to 1. On the exact problems of `scidiff.benchmark.exact`, 24 and 32 data, 0.05
-to 0.06 with 1000 steps was best of 0.03 to 1, and 0.5 too far.
+is :math:`\zeta = 10\sqrt n/N` for N steps and n real numbers of data: for the paper's 1000 steps and 16 000 data (its
+random inpainting) 1.26, where the paper has 0.3 to 1. On the exact problems of `scidiff.benchmark.exact`, 24 and 32
+data and 1000 steps, 0.05 to 0.06 was best of 0.03 to 1, and 0.5 too far.
 
 **DPS is a heuristic**: the kick does not follow from the noise level of the data, and the ensemble is not one of the
 posterior. Measured numbers are in docs/certificate.md.
@@ -36,9 +36,10 @@ while :math:`D` is uncertain. Here the covariance is :math:`\tau^2 S_y`,
           \tau^2 = 1 + \frac{\sigma^2}{1 + \sigma^2}\,\frac{\|\tilde A^T r\|^2}{\|r\|^2},
 
 one number per row: the variance, in units of the noise and along the residual, of data whose field has the variance
-:math:`\sigma^2/(1 + \sigma^2)` of white fields given :math:`u_\sigma`. It is `PiGDM` where :math:`\tilde A\tilde A^T` is a
-multiple of the identity (masks), and needs no solver elsewhere. Of three choices tried (also the residual's
-own mean square, and the variance of the data) it had the smallest errors on nonlinear problems with one or two data.
+:math:`\sigma^2/(1 + \sigma^2)` of white fields given :math:`u_\sigma`. It is `PiGDM` where
+:math:`\tilde A\tilde A^T` is a multiple of the identity (masks), and needs no solver elsewhere. Of
+three choices tried (also the residual's own mean square, and the variance of the data) it had the smallest errors on
+nonlinear problems with one or two data.
 """
 
 from __future__ import annotations
@@ -62,15 +63,15 @@ __all__ = ["DPS", "AnnealedDPS"]
 
 @dataclass(frozen=True, repr=False)
 class DPS(MemberSampler):
-    """Diffusion posterior sampling: a DDPM step, then a kick along the residual's gradient; a heuristic.
+    r"""Diffusion posterior sampling: a DDPM step, then a kick along the residual's gradient; a heuristic.
 
     Counts (`PoissonNoise`) are weighed with their variance at the data, as in the paper's section 3.3.
 
     Arguments:
         steps: Number of steps; each is one denoiser call, one vector-Jacobian product of the denoiser, one operator
             call and one vector-Jacobian product of the operator. One more operator call measures ``c``.
-        zeta: Length of the kick; None takes :math:`10\\sqrt n` over ``steps``. Authors' code, for 1000 steps and images of
-            256x256 pixels: 0.5 for inpainting, 0.3 for deblurring and super-resolution.
+        zeta: Length of the kick; None takes :math:`10\sqrt n` over ``steps``. Authors' code, for 1000 steps and
+            images of 256x256 pixels: 0.5 for inpainting, 0.3 for deblurring and super-resolution.
         schedule: Noise levels.
 
     References:

@@ -29,10 +29,10 @@ def pull(run: Run, u: Tensor, D: Tensor, g: Tensor) -> Tensor:
 
 
 def steepest(near: Linearisation) -> tuple[Tensor, Tensor]:
-    r""":math:`\tilde A^T r`, and the gain :math:`\lambda = \|\tilde A^T r\|^2 / \|r\|^2` of the measurement along r, (rows,).
+    r""":math:`\tilde A^T r`, and :math:`\lambda = \|\tilde A^T r\|^2 / \|r\|^2`, the squared gain along r, (rows,).
 
-    If :math:`u_0` has variance :math:`\rho^2` in every number, the data have :math:`1 + \rho^2\lambda` in the direction of r,
-    in units of the noise. For a mask, lambda is one over the noise variance (in units of the field).
+    If :math:`u_0` has variance :math:`\rho^2` in every number, the data have :math:`1 + \rho^2\lambda` along r, in units
+    of the noise. For a mask, lambda is one over the noise variance (in units of the field).
     """
     r = near.residual
     g = near.adjoint(r)

@@ -36,13 +36,13 @@ __all__ = ["LGD"]
 
 @dataclass(frozen=True, repr=False)
 class LGD(MemberSampler):
-    """Loss-guided diffusion: like DPS, with the likelihood averaged over random clean states; any noise; a heuristic.
+    r"""Loss-guided diffusion: like DPS, with the likelihood averaged over random clean states; any noise.
 
     Arguments:
         steps: Number of steps; each is one denoiser call and vector-Jacobian product, and ``draws`` operator calls
             and vector-Jacobian products. More than 250 changed nothing on the exact problems.
         draws: Number n of clean states per step; 10 in the paper.
-        zeta: Length of the kick; None takes :math:`10\\sqrt k` over ``steps``, k real numbers of data; see `DPS`.
+        zeta: Length of the kick; None takes :math:`10\sqrt k` over ``steps``, k real numbers of data; see `DPS`.
         schedule: Noise levels.
 
     References:

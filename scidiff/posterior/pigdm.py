@@ -15,13 +15,15 @@ The system is solved in measurement space by conjugate gradients, which never pa
 
 **Pseudo-inverse.** Operators that are not differentiable, such as `JPEG`, state ``pinv(y)`` with
 :math:`h(h^+(h(x))) = h(x)`. The paper's noiseless form :math:`r^2 g = h^+(y) - h^+(h(D))` needs no gradient of them.
+Where :math:`h` rounds, :math:`D_y` jumps; multi-step integrators extrapolate jumps, so take a one-step one, such as
+``DDIM(100, eta=1.0)``. Each member then agrees with the data, and their mean is what restores.
 
 `PublishedPiGDM` is the paper's algorithm: an additive kick after a DDIM step, for :math:`x_t = u / \sqrt{1 + \sigma^2}`
 
 .. math:: u_b = \mathrm{DDIM}_\eta(u_a, D) + \sqrt{1 + b^2}\; r_a^2 J^T g.
 
-The strength of kicks depends on the number of steps: with many steps small levels are guided far too much. The posterior
-denoiser does not have this fault and is the recommended form. See docs/certificate.md.
+The strength of kicks depends on the number of steps: with many steps small levels are guided far too much. The
+posterior denoiser does not have this fault and is the recommended form. See docs/certificate.md.
 """
 
 from __future__ import annotations

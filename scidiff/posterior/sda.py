@@ -5,11 +5,11 @@ r"""Score-based data assimilation (SDA): a likelihood widened in proportion to t
 with :math:`A` linearised at :math:`D`. One vector-Jacobian product of network and operator; no system to solve, so any
 differentiable operator will do.
 
-**Units.** The paper has :math:`V = I` for selected entries of fields of unit variance. Here :math:`V = \lambda S_y` with
+**Units.** The paper has :math:`V = I` for entries of fields of unit variance. Here :math:`V = \lambda S_y` with
 
 .. math:: \lambda = \|\tilde A^T r\|^2 / \|r\|^2,
 
-the squared gain of the measurement, in units of the noise, along the residual; one number per row. It is the paper's own
+the squared gain of the measurement, in units of the noise, along the residual; one number per row. It is the paper's
 where the operator selects entries and the noise is the same everywhere, and adds no call. With the whitened residual,
 :math:`D_y = D + \sigma^2 J^T \tilde A^T r / (1 + \gamma\,\sigma^2 \lambda)`.
 
@@ -36,11 +36,11 @@ __all__ = ["SDA"]
 
 @dataclass(frozen=True)
 class SDA(GuidedSampler):
-    """Score-based data assimilation: a likelihood widened in proportion to the noise level; one product per call.
+    r"""Score-based data assimilation: a likelihood widened in proportion to the noise level; one product per call.
 
     Arguments:
         sampler: Integrator.
-        gamma: Widening :math:`\\gamma`. The paper takes 0.01; on the Gaussian problems of `scidiff.benchmark.exact`,
+        gamma: Widening :math:`\gamma`. The paper takes 0.01; on the Gaussian problems of `scidiff.benchmark.exact`,
             512 members, seeds 0 and 1, 0.3 had the smallest errors of 0.01, 0.03, 0.1, 0.3 and 1, and 0.01 and 0.03
             diverge where blurred sensors overlap.
 

@@ -10,8 +10,9 @@ ours: the law at level b has no direction narrower than b, and longer steps are 
 precise data make such directions, which the average over d numbers in :math:`\|s\|^2/d` hides).
 
 Corrections take away what coarse steps and approximate guidance did wrong at larger levels, at one denoiser call each.
-A Langevin step itself makes the variance of a direction of width w too large by the fraction :math:`\epsilon / (2 w^2)`,
-2.6 % where :math:`w = b`. `DPMSolver` extrapolates along its own
+A Langevin step itself makes the variance of a direction of width w too large by the fraction
+:math:`\epsilon / (2 w^2)`, 2.6 % where :math:`w = b`; that its size depends on the state multiplies the variance by
+:math:`1 + 2/d`, which matters for problems of few numbers. `DPMSolver` extrapolates along its own
 trajectory, without the noise of corrections, and stays of second order.
 """
 

@@ -14,7 +14,7 @@ from scidiff.posterior import DPS, LGD, MMPS, SDA, TMPD, AnnealedDPS, PiGDM, Pub
 from scidiff.posterior.base import Run
 from scidiff.priors import GaussianPrior
 from scidiff.rng import Streams
-from scidiff.samplers import DPMSolver
+from scidiff.samplers import DDIM, DPMSolver
 from scidiff.testing import check_posterior, compare_with_exact
 
 F64 = torch.float64
@@ -29,8 +29,9 @@ def report(method, problem, members=256, seed=0):
     return compare_with_exact(ensemble.samples[:, 0], problem.exact)
 
 
-@pytest.mark.parametrize("method", [PiGDM(covariance="prior"), TMPD(covariance="full")], ids=["pigdm", "tmpd"])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("method, seed", [
+    (PiGDM(covariance="prior"), 0), (PiGDM(covariance="prior"), 1), (TMPD(covariance="full"), 0)
+], ids=["pigdm0", "pigdm1", "tmpd0"])  # fmt: skip
 def test_exact_with_the_true_covariance(method, seed):
     problem = exact.inpainting(seed)
     check_posterior(method, problem.posterior, problem.exact, members=512)
@@ -38,12 +39,14 @@ def test_exact_with_the_true_covariance(method, seed):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_dps_default(seed):
-    r = report(DPS(), exact.inpainting(seed), members=512)
+    r = report(DPS(), exact.inpainting(seed), members=96)
     assert r.mean_error <= 0.4
     assert 0.6 < r.trace_ratio < 1.2
 
 
-@pytest.mark.parametrize("method, limit", [(AnnealedDPS(), 0.3), (PiGDM(), 0.15), (TMPD(), 0.4), (SDA(), 0.3)], ids=repr)
+@pytest.mark.parametrize(
+    "method, limit", [(AnnealedDPS(), 0.3), (PiGDM(), 0.15), (TMPD(), 0.4), (SDA(), 0.3)], ids=repr
+)
 def test_approximations_are_near(method, limit):
     for problem in (exact.inpainting(), exact.blurred_sensors()):
         r = report(method, problem)
@@ -104,20 +107,32 @@ def test_one_call_against_matrices(method, S):
     assert torch.allclose(D_y, dense(S), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("problem", [exact.inpainting(dtype=F64), exact.blurred_sensors(dtype=F64)], ids=["mask", "map"])
+@pytest.mark.parametrize(
+    "problem", [exact.inpainting(dtype=F64), exact.blurred_sensors(dtype=F64)], ids=["mask", "map"]
+)
 def test_svd_and_conjugate_gradients_agree(problem):
     draws = [
         PiGDM(DPMSolver(8), solver=solver, tolerance=1e-10)(problem.posterior, 3, Generator().manual_seed(0)).samples
         for solver in ("cg", "svd")
     ]
-    assert torch.allclose(*draws, rtol=1e-6, atol=1e-6)
+    assert torch.allclose(draws[0], draws[1], rtol=1e-6, atol=1e-6)
 
 
-def test_published_kick_depends_on_the_number_of_steps_and_the_denoiser_does_not():
-    problem = exact.blurred_sensors()
-    published = [report(PublishedPiGDM(steps=n), problem).mean_error for n in (100, 1000)]
-    ours = [report(PiGDM(DPMSolver(n, stochastic=True)), problem).mean_error for n in (64, 256)]
-    assert published[1] > 2 * published[0] > 3 * max(ours)
+def test_published_steps_against_the_denoiser():
+    """Two steps by hand, with the g of the denoiser form."""
+    a, b = 2.0, 0.7
+    posterior = small()
+    method = PublishedPiGDM(2, eta=0.0, schedule=lambda n: torch.tensor([a, b, 0.0]), tolerance=0)
+    ours = method.draw(Run(posterior.tile(3), Streams(0, range(3)), Cost()))
+    run = Run(posterior.tile(3), Streams(0, range(3)), Cost())
+    guided = PiGDM(tolerance=0).condition(run)
+    u = a * run.streams.randn((d,), dtype=F64)
+    for start, end in ((a, b), (b, 0.0)):
+        sigma = torch.tensor(start, dtype=F64)
+        D = run.denoise(u, sigma)
+        kick = (guided(u, sigma) - D) / (1 + start**2)  # r2 J' g
+        u = D + end / start * (u - D) + (1 + end**2) ** 0.5 * kick
+    assert torch.allclose(ours, u, rtol=1e-6)
 
 
 def test_lgd_with_one_sharp_draw_is_dps():
@@ -134,22 +149,35 @@ def test_lgd_with_one_sharp_draw_is_dps():
 
 def test_lgd_averages_likelihoods():
     """Many draws: the kick is along the gradient of the exact mean, N(y; A D, S_y + rho^2 A A')."""
-    posterior = small()
-    run = Run(posterior.tile(1), Streams(0, [0]), Cost())
-    u, a, scale = randn(1, d, seed=6), 0.3, posterior.prior.scale
+    prior, wide = GaussianPrior(torch.zeros(d, dtype=F64), K), 2.0
+    posterior = Posterior(prior, Likelihood(LinearMap(A), GaussianNoise(wide), randn(1, n, seed=5)))
+    run = Run(posterior, Streams(0, [0]), Cost())
+    u, a = randn(1, d, seed=6), 0.7
     best = torch.stack([p.noise.log_prob(p.y, p.y) for p in run.posterior.likelihoods]).sum(0)
-    D, gradient = LGD(draws=20000).guide(run, u, a, best)
-    H, unit = A * scale, K / scale**2
+    D, gradient = LGD(draws=4000).guide(run, u, a, best)
+    H, unit = A * prior.scale, K / prior.scale**2
     J = unit @ torch.linalg.inv(unit + a**2 * torch.eye(d, dtype=F64))
-    S = NOISE + a**2 / (1 + a**2) * H @ H.mT
-    r = posterior.likelihoods[0].y - D @ H.mT - A @ posterior.prior.loc
-    expected = -(r @ torch.linalg.inv(S) @ H @ J)
-    cosine = (gradient * expected).sum() / gradient.norm() / expected.norm()
-    assert cosine > 0.999
+    r = posterior.likelihoods[0].y - D @ H.mT
+
+    def cosine(rho2):
+        expected = -(r @ torch.linalg.inv(wide**2 * torch.eye(n, dtype=F64) + rho2 * H @ H.mT) @ H @ J)
+        return (gradient * expected).sum() / gradient.norm() / expected.norm()
+
+    assert cosine(a**2 / (1 + a**2)) > 0.999 > cosine(0.0)
 
 
-def test_counts():
-    """Poisson data: DPS, LGD and MMPS near a brute-force posterior of one number, 40 counts or so."""
+def test_counts_are_weighed_by_their_variance_at_the_data():
+    """More than one count everywhere: DPS sees Gaussian noise of variance y."""
+    prior, y = GaussianPrior(torch.full((d,), 40.0), 25 * K), 40 + 5 * randn(1, d, seed=7).float()
+    draws = [
+        DPS(steps=30)(Posterior(prior, Likelihood(lambda x: x, noise, y)), 3, Generator().manual_seed(0)).samples
+        for noise in (PoissonNoise(), GaussianNoise(y[0].sqrt()))
+    ]
+    assert torch.allclose(draws[0], draws[1], rtol=1e-5)
+
+
+def test_counts_against_brute_force():
+    """One unknown number, three counts of it."""
     prior = GaussianPrior(torch.tensor([40.0]), torch.tensor([[25.0]], dtype=F64))
     noise, y = PoissonNoise(), torch.tensor([[55.0, 47.0, 52.0]])
 
@@ -161,13 +189,14 @@ def test_counts():
     mean = weights @ x[:, 0]
     std = (weights @ (x[:, 0] - mean).square()).sqrt()
     posterior = Posterior(prior, Likelihood(three, noise, y))
-    for method, limit in ((MMPS(), 0.1), (PiGDM(), 0.15), (SDA(), 0.5), (DPS(steps=200), 0.7), (LGD(steps=200), 0.7)):
+    for method in (MMPS(), PiGDM(), AnnealedDPS()):
         samples = method(posterior, 500, Generator().manual_seed(0)).samples[:, 0, 0].double()
-        assert abs(samples.mean() - mean) < limit * std, method
+        assert abs(samples.mean() - mean) < 0.15 * std, method
+        assert 0.85 < samples.std() / std < 1.15, method
 
 
 def test_pigdm_restores_jpeg():
-    """A smooth field with coarse steps: closer to the truth than the decoded image, and it compresses to almost it."""
+    """Coarse steps on a smooth field: every member compresses to the data, their mean is closer than the decoder."""
     axis = torch.arange(16, dtype=F64)
     points = torch.cartesian_prod(axis, axis)
     cov = torch.exp(-torch.cdist(points, points).square() / 32) + 1e-3 * torch.eye(256)
@@ -176,11 +205,10 @@ def test_pigdm_restores_jpeg():
     y = operator(truth)
     posterior = Posterior(prior, Likelihood(operator, GaussianNoise(0.3), y))
     decoded = (operator.pinv(y) - truth).square().mean().sqrt()
-    for method in (PiGDM(DPMSolver(32)), PublishedPiGDM()):
+    for method in (PiGDM(DDIM(100, eta=1.0)), PublishedPiGDM()):
         ensemble = method(posterior, 16, Generator().manual_seed(0))
-        errors = (ensemble.samples[:, 0] - truth).square().mean((1, 2, 3)).sqrt()
-        assert errors.mean() < 0.8 * decoded
-        assert (ensemble.mean - truth).square().mean().sqrt() < 0.6 * decoded
+        assert torch.equal(operator(ensemble.samples[:, 0]), y.expand(16, *y.shape[1:]))
+        assert (ensemble.mean - truth).square().mean().sqrt() < 0.85 * decoded
         assert ensemble.cost.operator_vjp == 0
     with pytest.raises(TypeError, match="SDA needs gradient"):
         SDA()(posterior)
@@ -195,6 +223,9 @@ def test_prior_covariance_must_exist():
 
         def decode(self, u):
             return u
+
+        def encode(self, x):
+            return x
 
     posterior = dataclasses.replace(small(), prior=Bare())
     with pytest.raises(TypeError, match="covariance='published'"):
