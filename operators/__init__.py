@@ -13,6 +13,8 @@ from scidiff.lazy import lazy_exports  # noqa: E402 - the check above must come 
 
 _EXPORTS: dict[str, str] = {
     "CartesianMRI": "scidiff.operators.mri",
+    "Convolution": "scidiff.operators.convolution",
+    "Downsampling": "scidiff.operators.downsampling",
     "Identity": "scidiff.operators.identity",
     "LinearMap": "scidiff.operators.linear_map",
     "Mask": "scidiff.operators.mask",
