@@ -1,8 +1,9 @@
 r"""Blur of periodic fields, with a real singular value decomposition.
 
 With the orthonormal Fourier transform :math:`F` and :math:`h` the Fourier transform of the kernel,
-:math:`A = F^\ast \mathrm{diag}(h)\, F`. The real orthonormal Hartley transform :math:`H = \mathrm{Re} F - \mathrm{Im} F`
-(symmetric, hence its own inverse) diagonalises every spectrum that is even, such as :math:`|h|`. So
+:math:`A = F^\ast \mathrm{diag}(h)\, F`. The real orthonormal Hartley transform
+:math:`H = \mathrm{Re} F - \mathrm{Im} F` (symmetric, hence its own inverse) diagonalises every spectrum that is even,
+such as :math:`|h|`. So
 
 .. math:: A = P\, H\, \mathrm{diag}(|h|)\, H, \qquad P = F^\ast \mathrm{diag}(h / |h|)\, F,
 
