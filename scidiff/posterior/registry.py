@@ -8,12 +8,23 @@ from typing import Any
 
 from scidiff.arguments import near, require_kinds
 from scidiff.posterior.base import GuidedSampler, MemberSampler
+from scidiff.posterior.ddnm import DDNM
+from scidiff.posterior.ddrm import DDRM
+from scidiff.posterior.dds import DDS
+from scidiff.posterior.diffpir import DiffPIR
 from scidiff.posterior.dps import DPS
 from scidiff.posterior.mmps import MMPS
 
 __all__ = ["get", "names", "suitable", "table"]
 
-SAMPLERS: dict[str, type[MemberSampler]] = {"mmps": MMPS, "dps": DPS}
+SAMPLERS: dict[str, type[MemberSampler]] = {
+    "mmps": MMPS,
+    "dps": DPS,
+    "ddrm": DDRM,
+    "ddnm": DDNM,
+    "diffpir": DiffPIR,
+    "dds": DDS,
+}
 
 
 def names() -> list[str]:
