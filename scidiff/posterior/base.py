@@ -68,7 +68,7 @@ def require_same_numbers(posterior: Posterior) -> None:
         if back.is_complex() and not field.is_complex():
             raise TypeError(
                 f"{type(part.operator).__name__} maps complex fields (its adjoint is complex), but the prior's fields "
-                "are real; take a prior of complex fields (complex mean, or DiffusionPrior(..., complex=True)), or wrap "
+                "are real; take a prior of complex fields (DiffusionPrior(..., complex=True), say), or wrap "
                 "the operator in RealField if the field is known to be real."
             )
 
