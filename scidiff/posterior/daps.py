@@ -8,19 +8,23 @@ where :math:`N(m, C)` stands for the law of :math:`u_0` given :math:`u_a`. If it
 draw of :math:`p(u_0 | u_a, y)` and :math:`u_b` one of :math:`p(u_b | y)`, whatever the levels: steps do not
 accumulate errors of an integrator, there is none.
 
-``width="exact"``: :math:`m = D(u_a, a)` and :math:`C = a^2 J`, :math:`J = \partial D/\partial u`: the two exact moments.
-**Exact for Gaussian priors and linear operators**, up to the solvers, with any number of levels; other priors need
-enough levels. C is known through vector-Jacobian products: `sqrt_draw` draws :math:`w \sim N(0, C)`, and
-`perturb_and_solve` adds the data. For other likelihoods (nonlinear, Poisson) `langevin` moves the x of the level before;
-(x, u_a) is then a pair of the joint law already, so that few moves a level suffice.
+``width="exact"``: :math:`m = D(u_a, a)` and :math:`C = a^2 J`, :math:`J = \partial D/\partial u`: the two exact
+moments. **Exact for Gaussian priors and linear operators**, up to the solvers, with any number of levels; other priors
+need enough levels. C is known through vector-Jacobian products: `sqrt_draw` draws :math:`w \sim N(0, C)`, and
+`perturb_and_solve` adds the data. For other likelihoods (nonlinear, Poisson) `langevin` moves the x of the level
+before; (x, u_a) is then a pair of the joint law already, so that few moves a level suffice.
 
 ``width="published"``: m is the end of the probability-flow ODE from :math:`u_a` in ``ode_steps`` Euler steps, and
-:math:`C = a^2 I`. No gradient of the network. Its posterior is **too wide**, and why is seen on a Gaussian prior of
-variance :math:`\lambda`: given :math:`u_a`, the variance of :math:`u_0` is :math:`\lambda a^2 / (\lambda + a^2)`, never
-more than :math:`\lambda`, but :math:`a^2` is taken; and the ODE ends at :math:`u_a\sqrt{\lambda/(\lambda + a^2)}`, a
-typical draw of the prior, where the mean is :math:`u_a\lambda/(\lambda + a^2)`. Both add variance in all directions
-that the data do not fix: the standard deviation comes out 1.2 to 2.4 times too large. The paper runs Langevin steps with
-a constant :math:`\tau = 0.01` for the noise; here the noise of the likelihood counts, and for linear operators the law
+:math:`C = a^2 I`. No gradient of the network. Its ensemble is **too wide** (by how much: `docs/certificate.md`). Why is
+seen on a Gaussian prior of variance :math:`\lambda`. Given :math:`u_a`, the variance of :math:`u_0` is
+:math:`\lambda a^2 / (\lambda + a^2)`, never more than :math:`\lambda`, but :math:`a^2` is taken. And the ODE ends at
+:math:`u_a\sqrt{\lambda/(\lambda + a^2)}`, which has the full variance of the prior before the width is added, where the
+mean is :math:`u_a\lambda/(\lambda + a^2)`. Without data the variance V of x thus goes from level to level as
+
+.. math:: V \leftarrow (V + a^2)\frac{\lambda}{\lambda + a^2} + a^2, \qquad\text{at rest at } V = 2\lambda + a^2,
+
+and freezes near :math:`2\lambda` when :math:`a \ll \sqrt\lambda`. The paper runs Langevin steps with a constant
+:math:`\tau = 0.01` in place of the noise; here the noise of the likelihood counts, and for linear operators the law
 that those steps aim at is drawn exactly.
 
 On learned priors :math:`J` is not quite symmetric nor positive: GMRES, and `sqrt_draw` cuts negative Ritz values

@@ -7,8 +7,8 @@ With the Krylov basis :math:`V = (v_1 \dots v_m)`, :math:`v_1 = z / \|z\|`, of a
 
 The error falls fast where the spectrum of C decays, and lies in the directions of small variance.
 
-**Learned priors** give a :math:`C` that is neither quite symmetric nor positive. The basis is therefore orthogonalised in
-full (Arnoldi), T is replaced by its symmetric part, and negative Ritz values are set to zero: such directions get no
+**Learned priors** give a :math:`C` that is neither quite symmetric nor positive. The basis is therefore orthogonalised
+in full (Arnoldi), T is replaced by its symmetric part, and negative Ritz values are set to zero: such directions get no
 noise. `sqrt_draw` returns the largest share of the spectrum that was cut, so that it can be reported.
 """
 

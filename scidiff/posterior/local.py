@@ -14,7 +14,7 @@ from torch import Tensor
 from scidiff.posterior.base import Run, offers
 from scidiff.posterior.krylov import Solution, conjugate_gradients, dot, gmres
 
-__all__ = ["Product", "closed_form", "langevin", "perturb_and_solve"]
+__all__ = ["Product", "closed_form", "langevin", "perturb_and_solve", "ridge"]
 
 Product = Callable[[Tensor], Tensor]
 r"""Rows g (rows, \*S) to rows :math:`C g`."""
@@ -56,6 +56,18 @@ def perturb_and_solve(
     run.note("iterations", solution.used.double().mean())
     run.note("residual", (dot(solution.r, solution.r).sqrt() / size.clamp(min=torch.finfo(r.dtype).tiny)).mean())
     return x + solution.image
+
+
+def ridge(run: Run, r: Tensor, iterations: int = 50, tolerance: float = 1e-3) -> Tensor:
+    r""":math:`\tilde A^T (I + \tilde A \tilde A^T)^{-1} r`: the field that explains r, as if u were white."""
+
+    def product(p: Tensor) -> tuple[Tensor, Tensor]:
+        g = run.measurement.adjoint(p)
+        return p + run.measurement.forward(g), g
+
+    solution = Solution.zero(r, tuple(run.posterior.shape or ()))
+    conjugate_gradients(solution, product, tolerance * dot(r, r).sqrt(), iterations)
+    return solution.image
 
 
 def langevin(

@@ -8,12 +8,21 @@ from typing import Any
 
 from scidiff.arguments import near, require_kinds
 from scidiff.posterior.base import GuidedSampler, MemberSampler
+from scidiff.posterior.daps import DAPS
 from scidiff.posterior.dps import DPS
 from scidiff.posterior.mmps import MMPS
+from scidiff.posterior.pnpdm import PnPDM
+from scidiff.posterior.red_diff import REDDiff
 
 __all__ = ["get", "names", "suitable", "table"]
 
-SAMPLERS: dict[str, type[MemberSampler]] = {"mmps": MMPS, "dps": DPS}
+SAMPLERS: dict[str, type[MemberSampler]] = {
+    "mmps": MMPS,
+    "daps": DAPS,
+    "pnpdm": PnPDM,
+    "dps": DPS,
+    "red_diff": REDDiff,
+}
 
 
 def names() -> list[str]:
