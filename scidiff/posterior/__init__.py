@@ -1,12 +1,15 @@
 """Posterior samplers: from a prior and a measurement to an ensemble."""
 
 from scidiff.posterior.base import GuidedSampler, MemberSampler, offers
+from scidiff.posterior.daps import DAPS
 from scidiff.posterior.ddnm import DDNM
 from scidiff.posterior.ddrm import DDRM
 from scidiff.posterior.dds import DDS
 from scidiff.posterior.diffpir import DiffPIR
 from scidiff.posterior.dps import DPS
 from scidiff.posterior.mmps import MMPS
+from scidiff.posterior.pnpdm import PnPDM
+from scidiff.posterior.red_diff import REDDiff
 from scidiff.posterior.registry import get, names, suitable, table
 
 __all__ = [
@@ -18,6 +21,9 @@ __all__ = [
     "DiffPIR",
     "GuidedSampler",
     "MemberSampler",
+    "DAPS",
+    "PnPDM",
+    "REDDiff",
     "get",
     "names",
     "offers",

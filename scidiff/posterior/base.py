@@ -178,9 +178,13 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 class MemberSampler(ABC):
-    """A posterior sampler that draws members independently of each other."""
+    """A posterior sampler that draws members independently of each other.
+
+    Methods that return one best guess instead of draws set ``point_estimate``; it is repeated in the diagnostics.
+    """
 
     requires: ClassVar[frozenset[str]] = frozenset()
+    point_estimate: ClassVar[bool] = False
 
     @abstractmethod
     def draw(self, run: Run) -> Tensor:
@@ -223,6 +227,8 @@ class MemberSampler(ABC):
                 parts.append(posterior.prior.decode(u.detach()).unflatten(0, (len(group), posterior.batch)))
             runs.append(run)
         diagnostics = {"seed": root, "members": indices, "sampler": repr(self), **summary(runs)}
+        if self.point_estimate:
+            diagnostics["point_estimate"] = True
         return Ensemble(torch.cat(parts), largest(runs), diagnostics)
 
     def check(self, posterior: Posterior) -> None:

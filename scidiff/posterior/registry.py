@@ -8,12 +8,15 @@ from typing import Any
 
 from scidiff.arguments import near, require_kinds
 from scidiff.posterior.base import GuidedSampler, MemberSampler
+from scidiff.posterior.daps import DAPS
 from scidiff.posterior.ddnm import DDNM
 from scidiff.posterior.ddrm import DDRM
 from scidiff.posterior.dds import DDS
 from scidiff.posterior.diffpir import DiffPIR
 from scidiff.posterior.dps import DPS
 from scidiff.posterior.mmps import MMPS
+from scidiff.posterior.pnpdm import PnPDM
+from scidiff.posterior.red_diff import REDDiff
 
 __all__ = ["get", "names", "suitable", "table"]
 
@@ -24,6 +27,9 @@ SAMPLERS: dict[str, type[MemberSampler]] = {
     "ddnm": DDNM,
     "diffpir": DiffPIR,
     "dds": DDS,
+    "daps": DAPS,
+    "pnpdm": PnPDM,
+    "red_diff": REDDiff,
 }
 
 
