@@ -16,6 +16,7 @@ _EXPORTS: dict[str, str] = {
     "Identity": "scidiff.operators.identity",
     "LinearMap": "scidiff.operators.linear_map",
     "Mask": "scidiff.operators.mask",
+    "RealField": "scidiff.operators.real_field",
     "mri": "scidiff.operators.mri",
 }
 __all__ = [*_EXPORTS]
