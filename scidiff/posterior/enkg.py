@@ -10,8 +10,8 @@ Both forms walk down the noise levels :math:`a \to b` with K particles :math:`u^
 have the covariance of :math:`u_0` *given* the noised state, averaged over the particles, and that of its measurement.
 The draw is updated with it as a draw of :math:`p(u_0 | u^i, y)` and noised to the next level,
 
-.. math:: x_y^i = x^i + C_{ez}(C_{zz} + I)^{-1}\big(W(y - A(x^i)) + n^i\big), \qquad u^i \leftarrow x_y^i + b\,\epsilon^i,
-    \qquad n^i, \epsilon^i \sim N(0, I).
+.. math:: x_y^i = x^i + C_{ez}(C_{zz} + I)^{-1}\big(W(y - A(x^i)) + n^i\big), \qquad
+    u^i \leftarrow x_y^i + b\,\epsilon^i, \qquad n^i, \epsilon^i \sim N(0, I).
 
 For a Gaussian prior and a linear operator that covariance is the same for all particles, and the ensemble follows the
 exact posterior at every level, up to the sampling error of K particles and the error of the inner draws. Late levels
@@ -94,7 +94,8 @@ class EnKG(PopulationSampler):
             raise ValueError(f"inner must be at least 2, got {self.inner}.")
         if self.inflation < 1 or self.localisation < 0:
             raise ValueError(
-                f"inflation must be at least 1 and localisation not negative, got {self.inflation}, {self.localisation}."
+                "inflation must be at least 1 and localisation not negative, "
+                f"got {self.inflation} and {self.localisation}."
             )
         if self.form not in ("kalman", "published"):
             raise ValueError(f"form must be 'kalman' or 'published', got {self.form!r}.")
