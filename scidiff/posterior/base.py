@@ -77,31 +77,31 @@ class Watch:
     """A callback that raises when the operator gave values that are not finite, then calls the user's callback.
 
     A solver that blew up may leave the state finite (its gradient can be zero, and a linear solver with NaN on the
-    right does nothing), so that the data would be ignored without a word. Flags stay on their device and are read
-    every 16 steps.
+    right does nothing), so that the data would be ignored without a word. Sums of the values stay on their device and are
+    read every 16 steps.
     """
 
     def __init__(self, measurement: Measurement, callback: Callback | None) -> None:
         self.measurement, self.callback = measurement, callback
-        self.flags: list[tuple[float, Tensor]] = []
+        self.sums: list[tuple[float, Tensor]] = []
         self.level = float("inf")
 
     def __call__(self, step: int, steps: int, sigma: float, u: Tensor) -> None:
         """Reads the flags where it is time, then passes the call on."""
-        found = self.measurement.finite
-        if found:
-            self.flags.append((self.level, torch.stack(found).all()))
-            found.clear()
+        found = self.measurement.sums
+        self.sums.extend((self.level, total) for total in found)
+        found.clear()
         self.level = sigma
-        if self.flags and (step % 16 == 0 or step == steps):
-            for (level, _), good in zip(self.flags, torch.stack([f for _, f in self.flags]).tolist(), strict=True):
+        if self.sums and (step % 16 == 0 or step == steps):
+            finite = torch.stack([total for _, total in self.sums]).isfinite().tolist()
+            for (level, _), good in zip(self.sums, finite, strict=True):
                 if not good:
                     where = "the first noise level" if level == float("inf") else f"noise level {level:.4g}"
                     raise NumericalError(
                         f"the operator gives values that are not finite at {where}; check it on fields such as the "
                         "prior's draws, bound what it is given, or start at a smaller noise level."
                     )
-            self.flags.clear()
+            self.sums.clear()
         if self.callback is not None:
             self.callback(step, steps, sigma, u)
 

@@ -57,7 +57,7 @@ class Measurement:
     def __init__(self, posterior: Posterior, cost: Cost) -> None:
         self.posterior, self.prior, self.cost = posterior, posterior.prior, cost
         self.graph: tuple[Tensor, Tensor] | None = None
-        self.finite: list[Tensor] = []  # whether each call gave finite values, left on the device; read by `Watch`
+        self.sums: list[Tensor] = []  # of each call's values, finite if they are; left on the device, read by `Watch`
 
     def _apply(self, part: Likelihood, x: Tensor) -> Tensor:
         by_adjoint = not part.differentiable and part.linear
@@ -68,7 +68,7 @@ class Measurement:
                 f"no gradient flows through {name} (does it run under torch.no_grad or numpy?); "
                 "set `differentiable = False` on it, and give it an `adjoint` if it is linear."
             )
-        self.finite.append(torch.isfinite(z.detach()).all())
+        self.sums.append((torch.view_as_real(z) if z.is_complex() else z).detach().sum())
         return z
 
     def residual(self, u: Tensor) -> Tensor:
