@@ -74,8 +74,8 @@ class BlackBox:
         if len(bad):
             rows = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
             raise NumericalError(
-                f"{self.name} gives NaN or infinite values for field {rows} of {len(z)}; bound what it is given, return "
-                "a finite value far from the data where the model has no solution, or start at a smaller noise level"
+                f"{self.name} gives NaN or infinite values for field {rows} of {len(z)}; bound what it is given, "
+                "return a finite value far from the data where the model has no solution"
             )
         out = torch.as_tensor(z, device=x.device)
         real = x.dtype.to_real()

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from scidiff.posterior.base import MemberSampler, Run, differentiate
 from scidiff.posterior.dpg import expand
-from scidiff.posterior.queries import candidates, deviances, directions, variability
+from scidiff.posterior.queries import candidates, deviances, directions, numbers, variability
 from scidiff.samplers.base import level
 from scidiff.samplers.ddpm import DDPM, ancestral
 from scidiff.schedules import Schedule, describe, vp_linear
@@ -41,7 +41,7 @@ class DPSGSG(MemberSampler):
             posteriors.
         queries: q per step. Authors: 1000 to 2000, for fields of 10000 pixels or more.
         mu: Length of the differences, in standard deviations of the field; authors' value.
-        central: Whether differences are central, which removes the bias of curved operators.
+        central: Whether differences are central: curvature adds no noise, at two queries a direction.
         zeta: Length of the kick, as for `DPS`.
         schedule: Noise levels.
 
@@ -81,9 +81,9 @@ class DPSGSG(MemberSampler):
                 center = D.detach()
                 deviance = deviances(run, center)
                 g = smoothed_gradient(run, center, deviance, self.mu, self.queries, self.central)
-                size = 2 * c * deviance.sqrt()
+                size = 2 * c * deviance.clamp(min=1e-4 * numbers(run)).sqrt()  # a residual of 1 % of the noise
                 run.cost.denoiser_vjp += 1
-                (g,) = torch.autograd.grad(D, leaf, g / expand(size.clamp(min=torch.finfo(u.dtype).tiny), u))
+                (g,) = torch.autograd.grad(D, leaf, g / expand(size, u))
                 kick = self.zeta * ((1 + a**2) * (1 + b**2)) ** 0.5
                 u = path.report(ancestral(u, center, a, b, run.streams) - kick * g)
         return u

@@ -57,7 +57,7 @@ class EnKG(PopulationSampler):
     (root mean square over the state), and ``chi2``, the mean squared whitened residual of the draws before the update.
 
     Arguments:
-        particles: K. The sampling error of the mean is about :math:`\sqrt{d_y / K}` posterior standard deviations.
+        particles: K. Errors of sampling fall as :math:`1/\sqrt K`; at the same K they are about half of those of `EKI`.
         steps: Number of noise levels.
         inner: Denoiser calls per step, all of them for the draw :math:`x^i`; the first also gives :math:`D^i`. Fewer
             than 5 are too few.
@@ -152,7 +152,8 @@ class EnKG(PopulationSampler):
 
 def denoise(run: Run, first: Tensor | None = None) -> Denoiser:
     """The prior's denoiser for the whole population, ``run.batch_size`` particles at a time; ``first`` is its first
-    value where that is known already."""
+    value where that is known already.
+    """
     known = [] if first is None else [first]
 
     def call(u: Tensor, sigma: Tensor) -> Tensor:

@@ -55,7 +55,8 @@ def perturbations(run: Run, r: Tensor) -> Tensor:
 
 def innovations(run: Run, *states: Tensor) -> tuple[Tensor, ...]:
     r"""Whitened residuals (B, K, n) of the states (K * B, \*S), each one operator call; differences of them are
-    :math:`-z`. Noise that does not whiten is linearised over the particles of the last state."""
+    :math:`-z`. Noise that does not whiten is linearised over the particles of the last state.
+    """
     if "variance" in offers(run.posterior):
         residuals = (piecewise(run, lambda part, u: part.measurement.residual(u), u) for u in states)
         return tuple(populations(run, r) for r in residuals)

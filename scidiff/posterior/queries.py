@@ -40,13 +40,13 @@ def candidates(run: Run, u: Tensor, deviance: bool = True) -> Tensor:
         perfect = torch.stack([p.noise.log_prob(p.y, p.y) for p in tiled.likelihoods]).sum(0)
         value = 2 * (perfect - measurement.log_prob(u.flatten(0, 1)))
     run.cost.operator += k
-    run.measurement.finite.extend(measurement.finite)
+    run.measurement.sums.extend(measurement.sums)
     return value.unflatten(0, (k, rows))
 
 
 def deviances(run: Run, u: Tensor) -> Tensor:
     r"""Deviances (rows,) of the states ``u`` (rows, \*S)."""
-    return candidates(run, u[None])[0]
+    return candidates(run, u[None])[0].clamp(min=0)
 
 
 def variability(run: Run, like: Tensor) -> Tensor:
