@@ -6,11 +6,16 @@ from scidiff.posterior.ddnm import DDNM
 from scidiff.posterior.ddrm import DDRM
 from scidiff.posterior.dds import DDS
 from scidiff.posterior.diffpir import DiffPIR
+from scidiff.posterior.dpg import DPG
 from scidiff.posterior.dps import DPS
+from scidiff.posterior.dps_gsg import DPSGSG
+from scidiff.posterior.eki import EKI
+from scidiff.posterior.enkg import EnKG
 from scidiff.posterior.mmps import MMPS
 from scidiff.posterior.pnpdm import PnPDM
 from scidiff.posterior.red_diff import REDDiff
 from scidiff.posterior.registry import get, names, suitable, table
+from scidiff.posterior.scg import SCG
 
 __all__ = [
     "DDNM",
@@ -24,6 +29,11 @@ __all__ = [
     "DAPS",
     "PnPDM",
     "REDDiff",
+    "DPG",
+    "DPSGSG",
+    "EKI",
+    "EnKG",
+    "SCG",
     "get",
     "names",
     "offers",

@@ -146,6 +146,13 @@ class Run:
             return self.posterior.prior.denoise(u, sigma)
 
 
+def located(name: str, run: Run, error: NumericalError) -> NumericalError:
+    """The error with the method and, where it does not name one (an operator does not know it), the noise level."""
+    level = run.callback.level if isinstance(run.callback, Watch) else float("inf")
+    where = "the first noise level" if level == float("inf") else f"noise level {level:.4g}"
+    return NumericalError(f"{name}: {error}" + ("" if "noise level" in str(error) else f" (at {where})"))
+
+
 def differentiate(run: Run, u: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
     r"""The state as a leaf of a graph, and its denoised state ``D`` with the graph of the network.
 
@@ -222,7 +229,7 @@ class MemberSampler(ABC):
             try:
                 u = self.draw(run)
             except NumericalError as error:
-                raise NumericalError(f"{type(self).__name__}: {error}") from None
+                raise located(type(self).__name__, run, error) from None
             with torch.no_grad():
                 parts.append(posterior.prior.decode(u.detach()).unflatten(0, (len(group), posterior.batch)))
             runs.append(run)
