@@ -13,10 +13,13 @@ from scidiff.lazy import lazy_exports  # noqa: E402 - the check above must come 
 
 _EXPORTS: dict[str, str] = {
     "CartesianMRI": "scidiff.operators.mri",
+    "Helmholtz": "scidiff.operators.pde",
     "Identity": "scidiff.operators.identity",
     "LinearMap": "scidiff.operators.linear_map",
     "Mask": "scidiff.operators.mask",
+    "Poisson": "scidiff.operators.pde",
     "mri": "scidiff.operators.mri",
+    "pde": "scidiff.operators.pde",
 }
 __all__ = [*_EXPORTS]
 __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
