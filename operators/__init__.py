@@ -18,6 +18,7 @@ _EXPORTS: dict[str, str] = {
     "LinearMap": "scidiff.operators.linear_map",
     "Mask": "scidiff.operators.mask",
     "Poisson": "scidiff.operators.pde",
+    "RealField": "scidiff.operators.real_field",
     "mri": "scidiff.operators.mri",
     "pde": "scidiff.operators.pde",
 }

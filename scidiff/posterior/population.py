@@ -45,6 +45,7 @@ def piecewise(run: Run, function: Callable[..., Tensor], *rows: Tensor) -> Tenso
         count = min(size, total - first)
         part = Run(single.tile(count), run.streams, Cost(), batch_size=run.batch_size)
         results.append(function(part, *(r[first * batch : (first + count) * batch] for r in rows)))
+        run.measurement.sums.extend(part.measurement.sums)
         cost = largest([part, Run(single, run.streams, cost)])
     for name, calls in cost.as_dict().items():
         setattr(run.cost, name, getattr(run.cost, name) + calls)

@@ -27,9 +27,20 @@ def suitable(given: Iterable[str]) -> list[str]:
 
 
 def table() -> list[dict[str, str]]:
-    """One row per sampler: name, what it requires, first line of its documentation."""
+    """One row per sampler: what it works with, what it requires, first line of its documentation.
+
+    ``nonlinear``: nonlinear operators or priors; ``counts``: noise that is not Gaussian, such as Poisson;
+    ``black box``: forward calls of the operator are enough.
+    """
     return [
-        {"name": name, "requires": ", ".join(sorted(kind.requires)), "summary": (kind.__doc__ or "").split("\n")[0]}
+        {
+            "name": name,
+            "nonlinear": "no" if "linear" in kind.requires else "yes",
+            "counts": "no" if "gaussian" in kind.requires else "yes",
+            "black box": "no" if {"gradient", "linear", "svd"} & kind.requires else "yes",
+            "requires": ", ".join(sorted(kind.requires)) or "nothing",
+            "summary": (kind.__doc__ or "").split("\n")[0],
+        }
         for name, kind in SAMPLERS.items()
     ]
 
