@@ -4,10 +4,11 @@ The field ``a`` and the solution ``u`` live at the centres of the same :math:`n_
 Second differences with :math:`u` mirrored with opposite sign at the walls have the eigenvectors
 
 .. math:: \psi_k(i) \propto \sin\big(\pi k (i + 1/2) / n\big), \qquad
-          \Delta_h \psi_k = -\Big(\frac{2}{h} \sin\frac{\pi k}{2 n}\Big)^2 \psi_k, \qquad k = 1, \dots, n, \quad h = L/n,
+          \Delta_h \psi_k = -\Big(\frac{2}{h} \sin\frac{\pi k}{2 n}\Big)^2 \psi_k, \qquad k = 1, \dots, n,
 
-per axis, so the discrete equation is solved exactly, to rounding, by one sine transform (DST-II) there and one back.
-The solution is accurate to second order in h. The map from ``a`` to ``u`` is symmetric: it is its own adjoint.
+per axis of n cells of width :math:`h = L/n`, so the discrete equation is solved exactly, to rounding, by one sine
+transform (DST-II) there and one back. The solution is accurate to second order in h. The map from ``a`` to ``u`` is
+symmetric: it is its own adjoint.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Literal
 
@@ -83,6 +84,22 @@ class SensorPosterior:
         x = self.prior.cov.sample(generator, n, F64).flatten(1)
         e = torch.randn(n, len(self.rows), generator=generator, dtype=F64)
         return (self._mean + x - self.gain(x @ self.rows.mT + self.std * e)).reshape(n, *self.prior.shape)
+
+    def bayes_error(
+        self, draws: int, generator: Generator | None = None, readout: Callable[[Tensor], Tensor] = lambda x: x
+    ) -> float:
+        """Relative L2 error of the posterior mean, averaged over truths and noises: the least that any method has.
+
+        Arguments:
+            draws: Truths to draw from the prior, each measured at the same points.
+            generator: Source of randomness.
+            readout: Linear map of the field to what is asked for.
+        """
+        x = self.prior.cov.sample(generator, draws, F64)
+        e = self.std * torch.randn(draws, len(self.rows), generator=generator, dtype=F64)
+        mean = self.gain(x.flatten(1) @ self.rows.mT + e).reshape(x.shape)
+        wrong, truth = readout(mean - x).flatten(1).norm(dim=1), readout(x).flatten(1).norm(dim=1)
+        return float((wrong / truth).mean())
 
 
 def elliptic(

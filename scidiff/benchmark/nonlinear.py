@@ -126,7 +126,7 @@ def nonlinear(
 
 
 def speed(seed: int = 0, two: bool = False) -> ExactProblem:
-    """The speed of a wind with noise 0.2; an arc, or with ``two`` two arcs: the wind blows along one axis, either way."""
+    """The speed of a wind with noise 0.2: an arc; with ``two`` a wind along one axis, either way: two arcs."""
     if two:
         return nonlinear("speed, two modes", (0.0, 0.0), (2.0, 0.5), SPEED, 0.2, seed)
     return nonlinear("speed", (2.0, 1.0), (1.0, 1.0), SPEED, 0.2, seed)

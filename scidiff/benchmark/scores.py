@@ -3,7 +3,7 @@ r"""How far an ensemble is from the exact posterior: numbers with their standard
 With the exact mean :math:`m`, variances :math:`v_i` and M members of mean :math:`\hat m`:
 
 ==============  =====================================================================================================
-``mean_error``  root mean square over entries of :math:`(\hat m_i - m_i) / \sqrt{v_i}`; exact draws have :math:`1/\sqrt M`
+``mean_error``  root mean square over entries of :math:`(\hat m_i - m_i) / \sqrt{v_i}`; chance: :math:`1/\sqrt M`
 ``trace_ratio`` sum of the ensemble's variances (factor 1/(M-1)) over the sum of :math:`v_i`; exact draws have 1
 ``coverage``    fraction of entries of members inside the exact central 90 % interval of their marginal
 ``gap``         expected root mean square error of :math:`\hat m` over that of :math:`m`, the best possible one:
