@@ -17,12 +17,15 @@ _EXPORTS: dict[str, str] = {
     "Convolution": "scidiff.operators.convolution",
     "Downsampling": "scidiff.operators.downsampling",
     "Frozen": "scidiff.operators.black_box",
+    "Helmholtz": "scidiff.operators.pde",
     "Identity": "scidiff.operators.identity",
     "LinearMap": "scidiff.operators.linear_map",
     "Mask": "scidiff.operators.mask",
+    "Poisson": "scidiff.operators.pde",
     "RealField": "scidiff.operators.real_field",
     "Subprocess": "scidiff.operators.black_box",
     "mri": "scidiff.operators.mri",
+    "pde": "scidiff.operators.pde",
 }
 __all__ = [*_EXPORTS]
 __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
