@@ -77,8 +77,8 @@ class Watch:
     """A callback that raises when the operator gave values that are not finite, then calls the user's callback.
 
     A solver that blew up may leave the state finite (its gradient can be zero, and a linear solver with NaN on the
-    right does nothing), so that the data would be ignored without a word. Sums of the values stay on their device and are
-    read every 16 steps.
+    right does nothing), so that the data would be ignored without a word. Sums of the values stay on their device and
+    are read every 16 steps.
     """
 
     def __init__(self, measurement: Measurement, callback: Callback | None) -> None:
