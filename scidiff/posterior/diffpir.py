@@ -12,8 +12,9 @@ are.
 **The proximal step.** Linear operators with a structured decomposition (`scidiff.posterior.spectrum`): in closed form,
 :math:`x_0 = D + V\,\frac{s(\bar y - s c_D)}{s^2 + \lambda / a^2}`. Other linear operators: conjugate gradients on
 :math:`(I + \frac{a^2}{\lambda}\tilde A^\top\tilde A)(x_0 - D) = \frac{a^2}{\lambda}\tilde A^\top r(D)`, at most
-``iterations``. Nonlinear ones: as many gradient steps of Barzilai and Borwein's length from D, one row at a time taken
-back where they do not descend; the paper's single step of the length :math:`a^2 / \lambda` diverges while a is large.
+``iterations``. Nonlinear ones: ``newton`` Gauss-Newton steps from D, each solved by conjugate gradients and damped
+after a step that did not descend; torch must be able to differentiate the operator twice. (The paper's single gradient
+step of the length :math:`a^2 / \lambda` diverges while a is large.)
 
 **More a point estimator than a sampler.** The law :math:`N(D, a^2 I)` is wider than that of :math:`u_0` given
 :math:`u_a`, :math:`x_0` is an optimum where a draw would be needed, and neither :math:`\lambda` nor :math:`\zeta` knows
@@ -52,7 +53,8 @@ class DiffPIR(MemberSampler):
         steps: Number of steps, equal to the number of denoiser calls. Authors' code: 100, 20 for inpainting.
         lam: Trust in the denoiser, see above. Authors' code: 1 to 8; the default had the smallest errors.
         zeta: Share of fresh noise. Authors' code: 0.1 to 1; the default had the best spread.
-        iterations: Largest number of inner steps where no closed form is known.
+        iterations: Largest number of conjugate gradient steps where no closed form is known.
+        newton: Gauss-Newton steps per level for nonlinear operators, each with up to ``iterations`` of them.
         tolerance: Conjugate gradients stop a row at a residual of ``tolerance`` times the first.
         schedule: Noise levels.
 
@@ -67,13 +69,16 @@ class DiffPIR(MemberSampler):
     lam: float = 1.0
     zeta: float = 0.3
     iterations: int = 20
+    newton: int = 8
     tolerance: float = 1e-4
     schedule: Schedule = vp_linear
 
     def __post_init__(self) -> None:
         Path("DiffPIR", self.schedule(self.steps).tolist())
-        if self.lam <= 0 or self.iterations < 1:
-            raise ValueError(f"lam and iterations must be positive, got {self.lam} and {self.iterations}.")
+        if self.lam <= 0:
+            raise ValueError(f"lam must be positive, got {self.lam}.")
+        if self.iterations < 1 or self.newton < 1:
+            raise ValueError(f"iterations and newton must be at least 1, got {self.iterations} and {self.newton}.")
         if not 0 <= self.zeta <= 1:
             raise ValueError(f"zeta must lie between 0 and 1, got {self.zeta}.")
         if not 0 <= self.tolerance < 1:
@@ -104,7 +109,7 @@ class DiffPIR(MemberSampler):
             return lambda D, w: closed_form(spectrum, D, w)
         if run.posterior.linear:
             return lambda D, w: solve(run, D, w, self.iterations, self.tolerance)
-        return lambda D, w: descend(run, D, w, self.iterations)
+        return lambda D, w: descend(run, D, w, self.newton, self.iterations, self.tolerance)
 
 
 def closed_form(spectrum: Spectrum, D: Tensor, w: float) -> Tensor:
@@ -126,34 +131,39 @@ def solve(run: Run, D: Tensor, w: float, iterations: int, tolerance: float) -> T
     return D + change
 
 
-def descend(run: Run, D: Tensor, w: float, iterations: int) -> Tensor:
-    r"""Goes downhill from ``D``, at most ``iterations`` steps and rows alone, (rows, \*S)."""
+def descend(run: Run, D: Tensor, w: float, newton: int, iterations: int, tolerance: float) -> Tensor:
+    r"""Gauss-Newton steps from ``D``, damped in rows where they do not descend, (rows, \*S)."""
+    measurement, cost = run.measurement, run.cost
 
-    def objective(x: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            value = (run.measurement.residual(x).square().sum(1) + w * (x - D).flatten(1).square().sum(1)) / 2
-        run.cost.operator_vjp += 1
-        (gradient,) = torch.autograd.grad(value, x, torch.ones_like(value))
-        return value.detach(), gradient
-
-    def dot(a: Tensor, b: Tensor) -> Tensor:
-        return (a * b).flatten(1).sum(1)
+    def objective(x: Tensor, r: Tensor) -> Tensor:
+        return (r.square().sum(1) + w * (x - D).flatten(1).square().sum(1)) / 2
 
     def row(scalar: Tensor) -> Tensor:
         return scalar.reshape(-1, *[1] * (D.ndim - 1))
 
-    x, (f, g) = D, objective(D)
-    tiny = torch.finfo(D.dtype).tiny
-    # first length: a hundredth of the field's standard deviation, or to the end if the prior alone would go less far
-    length = torch.minimum(0.01 * (D[0].numel() / dot(g, g).clamp(min=tiny)).sqrt(), torch.full_like(f, 1 / w))
-    for _ in range(iterations):
-        trial = x - row(length) * g
-        f_new, g_new = objective(trial)
-        better = f_new < f
-        step, turn = trial - x, g_new - g
-        curvature = dot(step, turn)
-        best = torch.where(curvature > 0, dot(step, step) / curvature.clamp(min=tiny), 4 * length)
-        length = torch.where(better, best, length / 4)
-        x, g, f = torch.where(row(better), trial, x), torch.where(row(better), g_new, g), torch.where(better, f_new, f)
+    x, damping = D, torch.zeros_like(D.flatten(1)[:, 0])
+    for _ in range(newton):
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            r = measurement.residual(x)
+            v = torch.zeros_like(r, requires_grad=True)
+            (pulled,) = torch.autograd.grad(r, x, v, create_graph=True)  # K'v with K = dr/dx; its gradient in v is K
+
+        def system(p: Tensor, graphs: tuple[Tensor, ...] = (r, x, pulled, v), damping: Tensor = damping) -> Tensor:
+            r, x, pulled, v = graphs
+            cost.operator_vjp += 2
+            (q,) = torch.autograd.grad(pulled, v, p, retain_graph=True)
+            (back,) = torch.autograd.grad(r, x, q, retain_graph=True)
+            return back + (w + row(damping)) * p
+
+        (slope,) = torch.autograd.grad(r, x, r.detach(), retain_graph=True)
+        cost.operator_vjp += 2
+        x, r = x.detach(), r.detach()
+        down = -slope - w * (x - D)
+        step, _ = cg(system, down, iterations=iterations, tolerance=tolerance)
+        curvature = (down * system(down)).flatten(1).sum(1) / down.flatten(1).square().sum(1).clamp(min=1e-30)
+        trial = x + step
+        better = objective(trial, measurement.residual(trial)) < objective(x, r)
+        x = torch.where(row(better), trial, x)
+        damping = torch.where(better, damping / 10, torch.maximum(10 * damping, curvature / 100))
     return x
