@@ -19,6 +19,7 @@ _EXPORTS: dict[str, str] = {
     "Frozen": "scidiff.operators.black_box",
     "Helmholtz": "scidiff.operators.pde",
     "Identity": "scidiff.operators.identity",
+    "JPEG": "scidiff.operators.jpeg",
     "LinearMap": "scidiff.operators.linear_map",
     "Mask": "scidiff.operators.mask",
     "Poisson": "scidiff.operators.pde",

@@ -34,6 +34,17 @@ __all__ = [
     "EKI",
     "EnKG",
     "SCG",
+from scidiff.posterior.dps import DPS, AnnealedDPS
+from scidiff.posterior.lgd import LGD
+from scidiff.posterior.pigdm import PiGDM, PublishedPiGDM
+from scidiff.posterior.sda import SDA
+from scidiff.posterior.tmpd import TMPD
+    "LGD",
+    "SDA",
+    "TMPD",
+    "AnnealedDPS",
+    "PiGDM",
+    "PublishedPiGDM",
     "get",
     "names",
     "offers",

@@ -14,14 +14,18 @@ from scidiff.posterior.ddrm import DDRM
 from scidiff.posterior.dds import DDS
 from scidiff.posterior.diffpir import DiffPIR
 from scidiff.posterior.dpg import DPG
-from scidiff.posterior.dps import DPS
+from scidiff.posterior.dps import DPS, AnnealedDPS
 from scidiff.posterior.dps_gsg import DPSGSG
 from scidiff.posterior.eki import EKI
 from scidiff.posterior.enkg import EnKG
+from scidiff.posterior.lgd import LGD
 from scidiff.posterior.mmps import MMPS
+from scidiff.posterior.pigdm import PiGDM, PublishedPiGDM
 from scidiff.posterior.pnpdm import PnPDM
 from scidiff.posterior.red_diff import REDDiff
 from scidiff.posterior.scg import SCG
+from scidiff.posterior.sda import SDA
+from scidiff.posterior.tmpd import TMPD
 
 __all__ = ["get", "names", "suitable", "table"]
 
@@ -40,6 +44,12 @@ SAMPLERS: dict[str, type[MemberSampler]] = {
     "dpg": DPG,
     "dps_gsg": DPSGSG,
     "eki": EKI,
+    "dps_annealed": AnnealedDPS,
+    "pigdm": PiGDM,
+    "pigdm_published": PublishedPiGDM,
+    "tmpd": TMPD,
+    "sda": SDA,
+    "lgd": LGD,
 }
 
 
