@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -188,20 +189,23 @@ def test_daps_is_exact_on_gaussians_with_any_levels(steps):
 
 
 def test_published_width_doubles_the_variance_without_data():
-    """The recursion of the docstring, whose fixed point is 2 lambda + a^2; on unit variances and no information."""
+    """The recursion of the docstring, on unit variances and no information, with the factor that Euler's method has."""
     posterior, truth = problem(std=1e4, prior_cov=torch.eye(D, dtype=F64))
     levels = functools.partial(log_linear, sigma_min=0.02)
     method = DAPS(60, levels, width="published", ode_steps=40)
     report = compare_with_exact(method(posterior, 200, Generator().manual_seed(0)).samples[:, 0], truth)
     V = 0.0
-    sigma = levels(60)[:-1]
-    for a in sigma:
-        V = (V + a**2) / (1 + a**2) + a**2
+    for a in levels(60)[:-1].tolist():
+        factor, inner = 1.0, karras(40, sigma_min=min(0.01, a / 2), sigma_max=a).tolist()
+        for c, d in pairwise(inner):
+            factor *= d / c + (1 - d / c) / (1 + c**2)
+        V = (V + a**2) * factor**2 + a**2
     assert 2 < V < 2.4  # 60 levels leave it above the fixed point
-    assert abs(report.trace_ratio - V) < 0.1
+    assert abs(report.trace_ratio - V) < 3 * V * report.trace_floor
 
 
-QUICK_PNPDM = PnPDM(DPMSolver(12, functools.partial(log_linear, sigma_min=0.01), True), 60, decay=0.9, moves=10)
+SCHEDULE = functools.partial(log_linear, sigma_min=0.01)
+QUICK_PNPDM = PnPDM(DPMSolver(12, SCHEDULE, True), 60, decay=0.9, moves=10)
 
 
 def test_pnpdm_draws_nearly_the_exact_posterior():
@@ -211,10 +215,18 @@ def test_pnpdm_draws_nearly_the_exact_posterior():
     check_posterior(method, posterior, truth, members=256, **limits)
 
 
-def grid_moments(log_density, axes):
-    """Mean and covariance of a density on a grid of points (n, d)."""
-    points = torch.cartesian_prod(*axes).reshape(-1, len(axes))
-    weights = log_density(points).softmax(0)
+def grid_moments(prior, part, y, axis, rho=0.0):
+    r"""Mean and covariance of :math:`p(x) \int p(y|z) N(z; x, \rho^2)\,dz` on a grid: the posterior where rho is 0."""
+    d = prior.mean.numel()
+    points = torch.cartesian_prod(*[axis] * d).reshape(-1, d)
+    likelihood = Likelihood(*part, y.expand(len(points), *y.shape)).log_prob(points)
+    likelihood = (likelihood - likelihood.max()).exp().reshape([len(axis)] * d)
+    if rho > 0:
+        kernel = (-(axis[:, None] - axis).square() / (2 * rho**2)).softmax(1)
+        for dim in range(d):
+            likelihood = torch.tensordot(kernel, likelihood, dims=([1], [dim])).movedim(0, dim)
+    density = prior.log_prob(points).exp() * likelihood.flatten()
+    weights = density / density.sum()
     mean = weights @ points
     return mean, (points - mean).mT @ (weights[:, None] * (points - mean))
 
@@ -238,32 +250,32 @@ class Rate:
         return 3 * x.exp()
 
 
-QUICK = [(DAPS(30), 200), (QUICK_PNPDM, 200)]
+COUPLED = dataclasses.replace(QUICK_PNPDM, sampler=DPMSolver(20, SCHEDULE, True), iterations=30, rho_min=0.3, decay=0.8)
+QUICK = [(DAPS(30), 0.0), (COUPLED, 0.3)]
+"""PnP-DM is compared with the law its chain aims at, at a width where it forgets its past within the run."""
 
 
-@pytest.mark.parametrize("method, members", QUICK, ids=["daps", "pnpdm"])
-def test_nonlinear_problem_with_one_mode_against_a_grid(method, members):
+@pytest.mark.parametrize("method, rho", QUICK, ids=["daps", "pnpdm"])
+def test_nonlinear_problem_with_one_mode_against_a_grid(method, rho):
     one = GaussianPrior(torch.zeros(2, dtype=F64), torch.tensor([[1.0, 0.6], [0.6, 1.0]], dtype=F64))
-    noise, y, axis = GaussianNoise(0.3), torch.tensor([0.9, 1.3], dtype=F64), torch.linspace(-5, 5, 401, dtype=F64)
-    tiled = Likelihood(Bent(), noise, y.expand(401**2, 2))
-    mean, cov = grid_moments(lambda x: one.log_prob(x) + tiled.log_prob(x), (axis, axis))
-    posterior = Posterior(copies(one, 5), Likelihood(Bent(), noise, y.expand(1, 5, 2)))
-    x = method(posterior, members, Generator().manual_seed(0)).samples.reshape(-1, 2)
+    part, y = (Bent(), GaussianNoise(0.3)), torch.tensor([0.9, 1.3], dtype=F64)
+    mean, cov = grid_moments(one, part, y, torch.linspace(-6, 6, 401, dtype=F64), rho)
+    posterior = Posterior(copies(one, 5), Likelihood(*part, y.expand(1, 5, 2)))
+    x = method(posterior, 300, Generator().manual_seed(0)).samples.reshape(-1, 2)
     sd = cov.diagonal().sqrt()
-    assert ((x.mean(0) - mean) / sd).abs().max() < 0.1  # Monte Carlo: 0.032
-    assert ((x.mT.cov() - cov) / sd.outer(sd)).abs().max() < 0.15  # Monte Carlo: 0.045
+    assert ((x.mean(0) - mean) / sd).abs().max() < 0.12  # Monte Carlo: 0.026 each
+    assert ((x.mT.cov() - cov) / sd.outer(sd)).abs().max() < 0.15  # Monte Carlo: 0.037 each
 
 
-@pytest.mark.parametrize("method, members", QUICK, ids=["daps", "pnpdm"])
-def test_counts_against_a_grid(method, members):
+@pytest.mark.parametrize("method, rho", QUICK, ids=["daps", "pnpdm"])
+def test_counts_against_a_grid(method, rho):
     one = GaussianPrior(torch.zeros(1, dtype=F64), torch.ones(1, 1, dtype=F64))
-    axis = torch.linspace(-5, 5, 4001, dtype=F64)
-    tiled = Likelihood(Rate(), PoissonNoise(), torch.full((4001, 1), 9.0, dtype=F64))
-    mean, cov = grid_moments(lambda x: one.log_prob(x) + tiled.log_prob(x), (axis,))
-    posterior = Posterior(copies(one, 6), Likelihood(Rate(), PoissonNoise(), torch.full((1, 6, 1), 9.0, dtype=F64)))
-    x = method(posterior, members, Generator().manual_seed(0)).samples.flatten()
-    assert abs(x.mean() - mean[0]) / cov[0, 0].sqrt() < 0.09  # Monte Carlo: 0.029
-    assert abs(x.var() / cov[0, 0] - 1) < 0.12  # Monte Carlo: 0.041
+    part, y = (Rate(), PoissonNoise()), torch.tensor([9.0], dtype=F64)
+    mean, cov = grid_moments(one, part, y, torch.linspace(-6, 6, 2001, dtype=F64), rho)
+    posterior = Posterior(copies(one, 6), Likelihood(*part, y.expand(1, 6, 1)))
+    x = method(posterior, 300, Generator().manual_seed(0)).samples.flatten()
+    assert abs(x.mean() - mean[0]) / cov[0, 0].sqrt() < 0.09  # Monte Carlo: 0.024
+    assert abs(x.var() / cov[0, 0] - 1) < 0.12  # Monte Carlo: 0.033
 
 
 def test_widths_arrive():

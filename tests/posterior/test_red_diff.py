@@ -89,7 +89,7 @@ def test_counts():
     posterior = Posterior(prior, Likelihood(Rate(), PoissonNoise(), torch.tensor([[30.0]], dtype=F64)))
     s = 0.5
     levels = functools.partial(uniform, sigma_min=s, sigma_max=1.0001 * s)
-    mu = REDDiff(1500, levels, lam=2.0, optimizer=sgd(0.02))(posterior, 50, Generator().manual_seed(0)).samples
+    mu = REDDiff(800, levels, lam=2.0, optimizer=sgd(0.02))(posterior, 50, Generator().manual_seed(0)).samples
     c2, low, high = 27.0**2 / 30, -5.0, 5.0
     for _ in range(60):
         mid = (low + high) / 2
