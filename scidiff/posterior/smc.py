@@ -98,15 +98,21 @@ class Particles:
         poor = (ess < self.threshold * self.K) | force
         ancestors = systematic(self.log_w, torch.stack(draws).to(ess.device))
         own = torch.arange(self.K, device=ess.device)[:, None]
-        rows = (torch.where(poor, ancestors, own) * self.B + torch.arange(self.B, device=ess.device)).flatten()
+        rows = self.rows(torch.where(poor, ancestors, own))
         mean = torch.logsumexp(self.log_w, 0) - math.log(self.K)
         self.log_evidence = self.log_evidence + torch.where(poor, mean, 0)
         self.log_w = torch.where(poor, 0, self.log_w)
         self.count = self.count + poor
         return [state[rows] for state in states]
 
+    def rows(self, index: Tensor) -> Tensor:
+        """Rows of the particles ``index`` (K, B), (K * B,)."""
+        return (index * self.B + torch.arange(self.B, device=index.device)).flatten()
+
     def finish(self, u: Tensor, constant: Tensor | float = 0.0) -> Tensor:
-        """Equally weighted particles; reports the number of resamplings and, per observation, the log evidence.
+        """Equally weighted particles in random order; reports resamplings and, per observation, the log evidence.
+
+        Without the order any few members would descend from the same few particles, as systematic resampling sorts.
 
         Arguments:
             u: Particles at level zero.
@@ -114,6 +120,8 @@ class Particles:
         """
         self.check()
         (u,) = self.resample(u, force=True)
+        order = [torch.randperm(self.K, generator=g) for g in self.run.streams.generators[: self.B]]
+        u = u[self.rows(torch.stack(order, 1).to(u.device))]
         self.run.note("resamplings", (self.count - 1).mean())
         for value in self.log_evidence + constant:
             self.run.trace("log_evidence", value)
