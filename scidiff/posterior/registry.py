@@ -8,12 +8,39 @@ from typing import Any
 
 from scidiff.arguments import near, require_kinds
 from scidiff.posterior.base import GuidedSampler, MemberSampler
+from scidiff.posterior.daps import DAPS
+from scidiff.posterior.ddnm import DDNM
+from scidiff.posterior.ddrm import DDRM
+from scidiff.posterior.dds import DDS
+from scidiff.posterior.diffpir import DiffPIR
+from scidiff.posterior.dpg import DPG
 from scidiff.posterior.dps import DPS
+from scidiff.posterior.dps_gsg import DPSGSG
+from scidiff.posterior.eki import EKI
+from scidiff.posterior.enkg import EnKG
 from scidiff.posterior.mmps import MMPS
+from scidiff.posterior.pnpdm import PnPDM
+from scidiff.posterior.red_diff import REDDiff
+from scidiff.posterior.scg import SCG
 
 __all__ = ["get", "names", "suitable", "table"]
 
-SAMPLERS: dict[str, type[MemberSampler]] = {"mmps": MMPS, "dps": DPS}
+SAMPLERS: dict[str, type[MemberSampler]] = {
+    "mmps": MMPS,
+    "dps": DPS,
+    "ddrm": DDRM,
+    "ddnm": DDNM,
+    "diffpir": DiffPIR,
+    "dds": DDS,
+    "daps": DAPS,
+    "pnpdm": PnPDM,
+    "red_diff": REDDiff,
+    "enkg": EnKG,
+    "scg": SCG,
+    "dpg": DPG,
+    "dps_gsg": DPSGSG,
+    "eki": EKI,
+}
 
 
 def names() -> list[str]:

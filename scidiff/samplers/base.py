@@ -42,8 +42,8 @@ def batches(members: Sequence[int], batch_size: int | None) -> list[Sequence[int
 class Path:
     """The steps (a, b) along a sequence of levels, and the report after each of them.
 
-    The sum of a state, which tells whether it is finite, stays on the device and is read every ``every`` steps, so that a graphics
-    processor is not made to wait at each step; the error still names the level where it happened first.
+    The sum of a state, which tells whether it is finite, stays on the device and is read every ``every`` steps, so that
+    a graphics processor is not made to wait at each step; the error still names the level where it happened first.
     """
 
     def __init__(self, name: str, levels: Sequence[float], callback: Callback | None = None, every: int = 16) -> None:
