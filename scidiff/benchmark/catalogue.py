@@ -67,21 +67,25 @@ PROBLEMS: dict[str, Entry] = {
         "source of Poisson's equation 64x64 from its solution at 123 points",
         members=64,
         quick=8,
+        slow=16,
     ),
     "poisson-forward": Entry(
         partial(elliptic, "poisson", "forward"),
         "solution of Poisson's equation 64x64 from its source at 123 points",
         members=64,
+        slow=16,
     ),
     "helmholtz-inverse": Entry(
         partial(elliptic, "helmholtz", "inverse"),
         "source of Helmholtz' equation 64x64 from its solution at 123 points",
         members=64,
+        slow=16,
     ),
     "helmholtz-forward": Entry(
         partial(elliptic, "helmholtz", "forward"),
         "solution of Helmholtz' equation 64x64 from its source at 123 points",
         members=64,
+        slow=16,
     ),
     "speed": Entry(speed, "two numbers, their speed seen with Gaussian noise: one mode, an arc"),
     "speed-two": Entry(
