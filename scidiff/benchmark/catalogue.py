@@ -25,6 +25,7 @@ class Entry:
         members: Members of a full run.
         quick: Members of a quick run; 0 leaves the problem out.
         instances: Draws of the problem per seed of a full run, for problems whose draws differ much.
+        slow: Members of methods that cost too much here, see `scidiff.benchmark.certify.SLOW`; 0 for as many as all.
     """
 
     build: Callable[..., ExactProblem]
@@ -32,6 +33,7 @@ class Entry:
     members: int = 512
     quick: int = 0
     instances: int = 1
+    slow: int = 0
 
 
 PROBLEMS: dict[str, Entry] = {
@@ -49,34 +51,41 @@ PROBLEMS: dict[str, Entry] = {
     "blurred-sensors-kelvin": Entry(
         partial(blurred_sensors, **KELVIN), "the blurred sensors around 280 K with a standard deviation of 5 K"
     ),
-    "blur": Entry(blur, "periodic field 64x64 through a blur of 2 pixels, noise 0.05", members=64, quick=8),
+    "blur": Entry(blur, "periodic field 64x64 through a blur of 2 pixels, noise 0.05", members=64, quick=8, slow=16),
     "modes-1": Entry(
         partial(modes, 1),
         "25 Gaussians in 8 dimensions, one number seen: about two modes remain, one to five",
-        instances=4,
+        members=256,
+        instances=3,
     ),
-    "modes-2": Entry(partial(modes, 2), "25 Gaussians in 8 dimensions, two numbers seen", instances=4),
-    "modes-4": Entry(partial(modes, 4), "25 Gaussians in 8 dimensions, four numbers seen", quick=64, instances=4),
+    "modes-2": Entry(partial(modes, 2), "25 Gaussians in 8 dimensions, two numbers seen", members=256, instances=3),
+    "modes-4": Entry(
+        partial(modes, 4), "25 Gaussians in 8 dimensions, four numbers seen", quick=64, members=256, instances=3
+    ),
     "poisson-inverse": Entry(
         partial(elliptic, "poisson", "inverse"),
         "source of Poisson's equation 64x64 from its solution at 123 points",
         members=64,
         quick=8,
+        slow=16,
     ),
     "poisson-forward": Entry(
         partial(elliptic, "poisson", "forward"),
         "solution of Poisson's equation 64x64 from its source at 123 points",
         members=64,
+        slow=16,
     ),
     "helmholtz-inverse": Entry(
         partial(elliptic, "helmholtz", "inverse"),
         "source of Helmholtz' equation 64x64 from its solution at 123 points",
         members=64,
+        slow=16,
     ),
     "helmholtz-forward": Entry(
         partial(elliptic, "helmholtz", "forward"),
         "solution of Helmholtz' equation 64x64 from its source at 123 points",
         members=64,
+        slow=16,
     ),
     "speed": Entry(speed, "two numbers, their speed seen with Gaussian noise: one mode, an arc"),
     "speed-two": Entry(

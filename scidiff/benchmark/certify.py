@@ -5,7 +5,7 @@ members. Each finished cell is a small JSON file, so that a run that was stopped
 holds a fingerprint of all settings: cells of other settings stay beside it and are not read.
 
 Members are as many as the problem asks for (`scidiff.benchmark.catalogue`), fewer where a method costs too much
-(`MEMBERS`); every table has the number. Methods run with their defaults; where a problem needs another setting
+(`SLOW`); every table has the number. Methods run with their defaults; where a problem needs another setting
 (`SETTINGS`), the table says so.
 """
 
@@ -32,7 +32,7 @@ from scidiff.fields import write_json
 from scidiff.inference import Cost
 from scidiff.posterior import MemberSampler, get, names
 
-__all__ = ["EXACT", "GATES", "MEMBERS", "SETTINGS", "Cell", "Gate", "broken", "certify", "plan"]
+__all__ = ["EXACT", "GATES", "SETTINGS", "SLOW", "Cell", "Gate", "broken", "certify", "plan"]
 
 EXACT = "exact draws"
 """The row that draws from the exact posterior itself: what chance alone does to every number."""
@@ -43,8 +43,8 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 }
 """Parameters that differ from the defaults, by sampler and problem; the problem ``*`` stands for all."""
 
-MEMBERS: dict[str, tuple[int, int]] = {}
-"""Most members of a full run and of a quick one, by sampler, where the defaults would take too long."""
+SLOW = frozenset({"dps", "tmpd", "lgd", "scg", "dpg", "dps_gsg", "daps", "pnpdm", "red_diff", "tds", "mcgdiff", "fps"})
+"""Samplers that draw `Entry.slow` members on problems that name such a number: a second or more per member there."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def plan(
         entry = PROBLEMS[problem]
         usual = (entry.quick or min(entry.members, 128)) if quick else entry.members
         for text, (name, parameters) in {EXACT: (EXACT, None), **methods}.items():
-            most = MEMBERS[name][quick] if name in MEMBERS else usual
+            most = entry.slow if name in SLOW and entry.slow else usual
             if parameters is None:
                 own = SETTINGS.get(name, {})
                 parameters = {**own.get("*", {}), **own.get(problem, {})}

@@ -18,14 +18,14 @@ from torch import Generator, Tensor
 
 from scidiff.inference import Likelihood, Posterior
 from scidiff.linalg import Stationary
-from scidiff.linalg.svd import SVD, Frame
 from scidiff.noise import GaussianNoise
+from scidiff.operators.convolution import Convolution
 from scidiff.operators.linear_map import LinearMap
 from scidiff.operators.mask import Mask
 from scidiff.priors import GaussianMixturePrior, GaussianPrior
 from scidiff.protocols import Operator
 
-__all__ = ["CircularBlur", "ExactProblem", "blur", "blurred_sensors", "exponential", "hartley", "inpainting", "modes"]
+__all__ = ["ExactProblem", "blur", "blurred_sensors", "exponential", "hartley", "inpainting", "modes"]
 
 F64 = torch.float64
 
@@ -133,34 +133,6 @@ def hartley(x: Tensor) -> Tensor:
     return c.real - c.imag
 
 
-class CircularBlur:
-    r"""Periodic Gaussian blur, :math:`A = F^H \mathrm{diag}(h) F` with :math:`h(k) = e^{-2\pi^2 w^2 |k|^2}`.
-
-    Arguments:
-        grid: Sides of the periodic grid (H, W); fields are (B, ``*R``, H, W).
-        width: Standard deviation :math:`w` of the footprint in pixels.
-    """
-
-    def __init__(self, grid: tuple[int, int], width: float) -> None:
-        ky, kx = (torch.fft.fftfreq(n, dtype=F64) for n in grid)
-        self.grid, self.width = tuple(grid), float(width)
-        self.transfer = torch.exp(-2 * (torch.pi * width) ** 2 * (ky[:, None].square() + kx.square()))
-
-    def __repr__(self) -> str:
-        return f"CircularBlur({self.grid}, width={self.width:g})"
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return torch.fft.ifft2(self.transfer.to(x.device, x.dtype) * torch.fft.fft2(x)).real
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return self(y)
-
-    def svd(self) -> SVD:
-        """Hartley modes are the singular vectors."""
-        frame = Frame(hartley, hartley)
-        return SVD(frame, self.transfer, frame)
-
-
 def blur(seed: int = 0, size: int = 64, width: float = 2.0, std: float = 0.05) -> ExactProblem:
     r"""A periodic random field of 64x64 pixels seen through a blur of 2 pixels, noise 0.05.
 
@@ -169,10 +141,14 @@ def blur(seed: int = 0, size: int = 64, width: float = 2.0, std: float = 0.05) -
     :math:`v_k = \lambda_k s^2 / (h_k^2 \lambda_k + s^2)` and :math:`m_k = v_k h_k y_k / s^2`.
     """
     prior = GaussianPrior(torch.zeros(1, size, size), Stationary.power_law((size, size), channels=1))
-    operator, noise, generator = CircularBlur((size, size), width), GaussianNoise(std), Generator().manual_seed(seed)
+    offsets = torch.arange(-(size // 2), (size + 1) // 2, dtype=F64)
+    footprint = torch.exp(-(offsets / width).square() / 2)
+    footprint /= footprint.sum()
+    operator, noise = Convolution(torch.outer(footprint, footprint), (size, size)), GaussianNoise(std)
+    generator = Generator().manual_seed(seed)
     truth = prior.sample(1, generator)
     y = noise.sample(operator(truth), generator)
-    lam, h = prior.cov.eigenvalues, operator.transfer  # type: ignore[attr-defined]
+    lam, h = prior.cov.eigenvalues, operator.spectrum.real  # type: ignore[attr-defined]
     v = lam * std**2 / (h.square() * lam + std**2)
     mean = hartley(v * h / std**2 * hartley(y[0].to(F64)))
     exact = GaussianPrior(mean.float(), Stationary(v, (1, size, size), 2))

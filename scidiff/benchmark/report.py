@@ -106,7 +106,8 @@ def table(rows: Sequence[dict[str, Any]], attributes: dict[str, str] | None = No
         lines += [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
         for row in (row for row in rows if row["problem"] == problem):
             if row["status"] != "done":
-                reason = f"{row['sampler']}, {row['status']}: {' '.join(row['reason'].split())}"
+                reason = " ".join(row["reason"].split()).partition(" Samplers that")[0]
+                reason = f"{row['sampler']}, {row['status']}: {reason}"
                 skipped.setdefault(reason, []).append(problem)
             if row["seeds"]:
                 lines.append(f"| {' | '.join(_cells(row, bool(distance)))} |")

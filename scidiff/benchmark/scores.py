@@ -29,22 +29,14 @@ import torch
 from torch import Generator, Tensor
 
 from scidiff.benchmark.exact import ExactProblem, hartley
+from scidiff.metrics.transport import sliced_wasserstein
 
-__all__ = ["LEVEL", "scores", "sliced_wasserstein"]
+__all__ = ["LEVEL", "scores"]
 
 LEVEL = 0.9
 GROUPS = 20
 REFERENCES = 4
 PROJECTIONS = 128
-
-
-def sliced_wasserstein(
-    a: Tensor, b: Tensor, projections: int = 128, p: float = 1, generator: Generator | None = None
-) -> Tensor:
-    """Mean over random directions of the Wasserstein distance between projected samples a (N, d) and b (N, d), ()."""
-    directions = torch.randn(a.shape[1], projections, generator=generator, dtype=a.dtype)
-    directions = directions / directions.norm(dim=0)
-    return ((a @ directions).sort(0).values - (b @ directions).sort(0).values).abs().pow(p).mean() ** (1 / p)
 
 
 def scores(problem: ExactProblem, samples: Tensor, generator: Generator) -> dict[str, tuple[float, float]]:
@@ -125,7 +117,7 @@ def _sliced(problem: ExactProblem, samples: Tensor, generator: Generator) -> tup
 
     def mean(firsts: list[Tensor]) -> float:
         pairs = zip(firsts, references, strict=True)
-        return sum(float(sliced_wasserstein(a, b, PROJECTIONS, 1, generator)) for a, b in pairs) / REFERENCES
+        return sum(sliced_wasserstein(a, b, PROJECTIONS, 1, generator) for a, b in pairs) / REFERENCES
 
     return mean([samples.flatten(1)] * REFERENCES), mean(others)
 

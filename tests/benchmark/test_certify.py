@@ -21,7 +21,7 @@ def records():
     return list(certify(small(seeds=range(3))))
 
 
-def test_plan_takes_defaults_settings_and_caps(monkeypatch):
+def test_plan_takes_defaults_settings_and_caps():
     cells = plan(["mmps"], ["poisson-inverse", "inpainting"], seeds=[3])
     assert [(c.sampler, c.members, c.settings) for c in cells] == [
         (EXACT, 64, ""),
@@ -30,11 +30,11 @@ def test_plan_takes_defaults_settings_and_caps(monkeypatch):
         ("mmps", 512, ""),
     ]
     assert plan(["mmps:"], ["poisson-inverse"], seeds=[3])[1].parameters == {}  # the defaults, wanted or not
-    monkeypatch.setitem(module.MEMBERS, "dps", (96, 8))
-    assert [c.members for c in plan(["dps"], ["inpainting"], seeds=[0])] == [512, 96]
-    assert [c.members for c in plan(["dps"], ["inpainting"], seeds=[0], quick=True)] == [128, 8]
-    assert [c.members for c in plan(["dps"], ["inpainting"], 300, [0])] == [300, 300]
-    assert sorted({c.seed for c in plan(["mmps"], ["modes-1"], seeds=[5, 6])}) == list(range(5, 13))
+    assert [c.members for c in plan(["dps", "mmps"], ["blur"], seeds=[0])] == [64, 16, 64]
+    assert [c.members for c in plan(["dps", "mmps"], ["blur"], seeds=[0], quick=True)] == [8, 8, 8]
+    assert [c.members for c in plan(["dps"], ["inpainting"], seeds=[0])] == [512, 512]
+    assert [c.members for c in plan(["dps"], ["blur"], 300, [0])] == [300, 300]
+    assert sorted({c.seed for c in plan(["mmps"], ["modes-1"], seeds=[5, 6])}) == list(range(5, 11))
     assert len({c.file for c in plan()}) == len(plan())
 
 
