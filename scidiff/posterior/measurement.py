@@ -62,9 +62,7 @@ def weigh(part: Likelihood, r: Tensor, at: Tensor | None = None) -> Tensor:
     r"""Whitens a difference of measurements, (rows, \*Y) -> (rows, n) real.
 
     Gaussian noise: exact. Noise with a ``variance(z)``, such as `PoissonNoise`: divided by the standard deviation at
-    :math:`z = \max(y, v(1))`, :math:`v(1)` being the variance of one unit of
-    signal (for counts: at least one count).
-    :math:`z = \max(y, v(1))`, where :math:`v(1)` is the variance of one unit of signal (for counts: at least one count).
+    :math:`z = \max(y, v(1))`, :math:`v(1)` being the variance of one unit of signal (for counts: at least one count).
 
     Arguments:
         part: The likelihood.

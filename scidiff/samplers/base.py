@@ -73,10 +73,9 @@ class Path:
         """Corrects the state after a step (not at level zero), notes it, calls the callback, returns the state."""
         start = self.levels[self.done]
         self.done += 1
-        self.flags.append((start, u.sum()))  # not finite if an entry is not; the cheapest test
         if self.correct is not None and self.levels[self.done] > 0:
             u, self.before = self.correct(u, self.levels[self.done])
-        self.flags.append((start, torch.isfinite(u).all()))
+        self.flags.append((start, u.sum()))  # not finite if an entry is not; the cheapest test
         if len(self.flags) == self.every or self.done == len(self):
             finite = torch.stack([total for _, total in self.flags]).isfinite().tolist()
             for (sigma, _), good in zip(self.flags, finite, strict=True):

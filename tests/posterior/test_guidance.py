@@ -43,7 +43,9 @@ def test_dps_default(seed):
     assert 0.6 < r.trace_ratio < 1.2
 
 
-@pytest.mark.parametrize("method, limit", [(AnnealedDPS(), 0.3), (PiGDM(), 0.15), (TMPD(), 0.4), (SDA(), 0.3)], ids=repr)
+@pytest.mark.parametrize(
+    "method, limit", [(AnnealedDPS(), 0.3), (PiGDM(), 0.15), (TMPD(), 0.4), (SDA(), 0.3)], ids=repr
+)
 def test_approximations_are_near(method, limit):
     for problem in (exact.inpainting(), exact.blurred_sensors()):
         r = report(method, problem)
@@ -104,7 +106,9 @@ def test_one_call_against_matrices(method, S):
     assert torch.allclose(D_y, dense(S), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("problem", [exact.inpainting(dtype=F64), exact.blurred_sensors(dtype=F64)], ids=["mask", "map"])
+@pytest.mark.parametrize(
+    "problem", [exact.inpainting(dtype=F64), exact.blurred_sensors(dtype=F64)], ids=["mask", "map"]
+)
 def test_svd_and_conjugate_gradients_agree(problem):
     draws = [
         PiGDM(DPMSolver(8), solver=solver, tolerance=1e-10)(problem.posterior, 3, Generator().manual_seed(0)).samples
