@@ -3,12 +3,13 @@
 Same exact prior, operator, data, number of members and network calls on the 8x8 inpainting problem of
 `scidiff.benchmark.exact` (field of zero mean and unit variance, so that nobody's default is at a disadvantage; DiffPIR
 of deepinv works on images in [0, 1] and gets the field as 0.5 + 0.15 u). Each method at its own default weights; DDRM
-with eta = 0.85, which is deepinv's default, in both. deepinv's DPS runs without its clip to [-1, 1], which would cut the
-field.
+with eta = 0.85, which is deepinv's default, in both. deepinv's DPS runs without its clip to [-1, 1], which would cut
+the field.
 
 Columns: mean error in posterior standard deviations (exact draws: `floor`), total variance over the exact one,
-coverage of the exact 90 % interval, network calls and vector-Jacobian products per member, milliseconds per network call for one member and for all of them, and what a call costs
-one member beyond the bare network: the same number of forward passes and vector-Jacobian products, nothing else. Times are processor times of one thread, medians of repeated
+coverage of the exact 90 % interval, network calls and vector-Jacobian products per member, milliseconds per network
+call for one member and for all of them, and what a call costs one member beyond the bare network: the same number of
+forward passes and vector-Jacobian products, nothing else. Times are processor times of one thread, medians of repeated
 runs in one process, the two libraries in turn.
 
     python benchmarks/deepinv_samplers.py             # a few minutes on one thread
