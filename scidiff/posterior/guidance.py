@@ -31,8 +31,8 @@ def pull(run: Run, u: Tensor, D: Tensor, g: Tensor) -> Tensor:
 def steepest(near: Linearisation) -> tuple[Tensor, Tensor]:
     r""":math:`\tilde A^T r`, and :math:`\lambda = \|\tilde A^T r\|^2 / \|r\|^2`, the squared gain along r, (rows,).
 
-    If :math:`u_0` has variance :math:`\rho^2` in every number, the data have :math:`1 + \rho^2\lambda` along r, in units
-    of the noise. For a mask, lambda is one over the noise variance (in units of the field).
+    With the variance :math:`\rho^2` in every number of :math:`u_0`, the data have :math:`1 + \rho^2\lambda` along r, in
+    units of the noise. For a mask, lambda is one over the noise variance (in units of the field).
     """
     r = near.residual
     g = near.adjoint(r)

@@ -62,7 +62,7 @@ def weigh(part: Likelihood, r: Tensor, at: Tensor | None = None) -> Tensor:
     r"""Whitens a difference of measurements, (rows, \*Y) -> (rows, n) real.
 
     Gaussian noise: exact. Noise with a ``variance(z)``, such as `PoissonNoise`: divided by the standard deviation at
-    :math:`z = \max(y, v(1))`, where :math:`v(1)` is the variance of one unit of signal (counts: at least one count).
+    :math:`z = \max(y, v(1))`, :math:`v(1)` being the variance of one unit of signal (for counts: at least one count).
 
     Arguments:
         part: The likelihood.
@@ -90,17 +90,18 @@ class Measurement:
         self.posterior, self.prior, self.cost = posterior, posterior.prior, cost
         self.affine = posterior.linear and all(part.whitens for part in posterior.likelihoods)
         self.graph: tuple[Tensor, Tensor] | None = None
+        self.sums: list[Tensor] = []  # of each call's values, finite if they are; left on the device, read by `Watch`
 
     def _apply(self, part: Likelihood, x: Tensor) -> Tensor:
-        if not part.differentiable and part.linear:
-            return _ByAdjoint.apply(x, part.operator)  # type: ignore[return-value]
-        z = part.operator(x)
+        by_adjoint = not part.differentiable and part.linear
+        z: Tensor = _ByAdjoint.apply(x, part.operator) if by_adjoint else part.operator(x)  # type: ignore[assignment]
         if x.requires_grad and torch.is_grad_enabled() and not z.requires_grad:
             name = type(part.operator).__name__
             raise TypeError(
                 f"no gradient flows through {name} (does it run under torch.no_grad or numpy?); "
                 "set `differentiable = False` on it, and give it an `adjoint` if it is linear."
             )
+        self.sums.append((torch.view_as_real(z) if z.is_complex() else z).detach().sum())
         return z
 
     def residual(self, u: Tensor) -> Tensor:

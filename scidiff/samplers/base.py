@@ -45,8 +45,8 @@ def batches(members: Sequence[int], batch_size: int | None) -> list[Sequence[int
 class Path:
     """The steps (a, b) along a sequence of levels, and what follows each of them: correction and report.
 
-    Whether a state is finite is written to a flag on the device and read every ``every`` steps, so that a graphics
-    processor is not made to wait at each step; the error still names the level where it happened first.
+    The sum of a state, which tells whether it is finite, stays on the device and is read every ``every`` steps, so that
+    a graphics processor is not made to wait at each step; the error still names the level where it happened first.
     """
 
     def __init__(
@@ -75,9 +75,9 @@ class Path:
         self.done += 1
         if self.correct is not None and self.levels[self.done] > 0:
             u, self.before = self.correct(u, self.levels[self.done])
-        self.flags.append((start, torch.isfinite(u).all()))
+        self.flags.append((start, u.sum()))  # not finite if an entry is not; the cheapest test
         if len(self.flags) == self.every or self.done == len(self):
-            finite = torch.stack([flag for _, flag in self.flags]).tolist()
+            finite = torch.stack([total for _, total in self.flags]).isfinite().tolist()
             for (sigma, _), good in zip(self.flags, finite, strict=True):
                 if not good:
                     raise NumericalError(

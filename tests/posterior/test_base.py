@@ -152,7 +152,7 @@ def test_requirements_name_what_would_work():
     class BlackBox(Square):
         differentiable = False
 
-    with pytest.raises(TypeError, match=r"DPS needs gradient; .* would work: "):
+    with pytest.raises(TypeError, match=r"DPS needs gradient; .* would work: .*enkg"):
         DPS()(posterior(BlackBox()))
     counts = Posterior(Network(), Likelihood(MASK, PoissonNoise(), MASK(torch.ones(1, 2, 5, 8))))
     assert DPS(steps=3)(counts, 2, Generator()).samples.shape == (2, 1, 2, 5, 8)
@@ -185,6 +185,9 @@ def test_registry():
     assert posteriors.get("mmps", iterations=3, steps=10) == MMPS(DPMSolver(10, stochastic=True), iterations=3)
     assert posteriors.get("dps", zeta=0.3) == DPS(zeta=0.3)
     rows = {row["name"]: row for row in posteriors.table()}
+    assert rows["mmps"]["requires"] == "gradient, variance" and rows["dps"]["summary"]
+    with pytest.raises(ValueError, match="unknown sampler 'gibbs'; samplers are mmps, .*dps"):
+        posteriors.get("gibbs")
     assert rows["mmps"]["requires"] == "gradient, variance" and rows["dps"]["summary"]
     with pytest.raises(ValueError, match="unknown sampler 'nuts'; samplers are mmps, dps"):
         posteriors.get("nuts")
