@@ -9,11 +9,14 @@ from typing import Any
 from scidiff.arguments import near, require_kinds
 from scidiff.posterior.base import GuidedSampler, MemberSampler
 from scidiff.posterior.dps import DPS
+from scidiff.posterior.fps import FPS
+from scidiff.posterior.mcgdiff import MCGDiff
 from scidiff.posterior.mmps import MMPS
+from scidiff.posterior.tds import TDS
 
 __all__ = ["get", "names", "suitable", "table"]
 
-SAMPLERS: dict[str, type[MemberSampler]] = {"mmps": MMPS, "dps": DPS}
+SAMPLERS: dict[str, type[MemberSampler]] = {"mmps": MMPS, "dps": DPS, "tds": TDS, "mcgdiff": MCGDiff, "fps": FPS}
 
 
 def names() -> list[str]:
