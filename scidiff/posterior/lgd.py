@@ -71,10 +71,11 @@ class LGD(MemberSampler):
         u = base.start(run.streams, p.shape or (), p.device, p.dtype)
         parts = p.likelihoods
         k = sum(part.y[0].numel() * (2 if part.y.is_complex() else 1) for part in parts)
-        best = torch.stack([part.noise.log_prob(part.y, part.y) for part in parts]).sum(0)
         zeta = 10 * k**0.5 / self.steps if self.zeta is None else self.zeta
         with torch.no_grad():
-            c = (2 * (best - run.measurement.log_prob(torch.zeros_like(u))) / k).clamp(min=1).sqrt()
+            first = run.measurement.log_prob(torch.zeros_like(u))  # also checks the shape of y
+            best = torch.stack([part.noise.log_prob(part.y, part.y) for part in parts]).sum(0)
+            c = (2 * (best - first) / k).clamp(min=1).sqrt()
             path = base.path(run.callback)
             for a, b in path:
                 D, gradient = self.guide(run, u, a, best)

@@ -188,6 +188,9 @@ def test_registry():
     assert rows["mmps"]["requires"] == "gradient, variance" and rows["dps"]["summary"]
     with pytest.raises(ValueError, match="unknown sampler 'gibbs'; samplers are mmps, .*dps"):
         posteriors.get("gibbs")
+    assert rows["mmps"]["requires"] == "gradient, variance" and rows["dps"]["summary"]
+    with pytest.raises(ValueError, match="unknown sampler 'nuts'; samplers are mmps, .*dps"):
+        posteriors.get("nuts")
     with pytest.raises(TypeError, match="dps has no parameter step; did you mean 'steps'. it has"):
         posteriors.get("dps", step=3)
     for wrong in ("abc", 2.5, True, [3]):
