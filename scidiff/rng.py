@@ -7,12 +7,16 @@ A run has one integer root. The stream of row (member m, observation b) is a CPU
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor
 
 __all__ = ["Streams", "explicit", "member_indices", "root_seed"]
+
+AHEAD = 4096
+"""Numbers drawn at once for one row, unless a single field has more."""
 
 
 def explicit(generator: Generator | None) -> Generator:
@@ -56,6 +60,7 @@ class Streams:
 
     def __init__(self, root: int, members: Sequence[int], batch: int = 1) -> None:
         self.root, self.members, self.batch = root, tuple(members), batch
+        self._ahead: dict[tuple[tuple[int, ...], torch.dtype, str], tuple[Tensor, int]] = {}
         self.generators = [self._generator(m, b) for m in self.members for b in range(batch)]
 
     def _generator(self, member: int, row: int) -> Generator:
@@ -68,11 +73,22 @@ class Streams:
     def randn(
         self, shape: Sequence[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        r"""Standard normal numbers (rows, \*shape), row r from stream r."""
-        out = torch.empty(len(self), *shape, dtype=dtype)
-        for row, generator in zip(out, self.generators, strict=True):
-            torch.randn(tuple(shape), generator=generator, dtype=dtype, out=row)
-        return out.to(device)
+        r"""Standard normal numbers (rows, \*shape), row r from stream r.
+
+        Small fields are drawn several at a time, which saves a loop over the rows per call. How many depends on the
+        shape alone, so that a row's numbers do not depend on the other rows.
+        """
+        shape = tuple(shape)
+        count = max(1, AHEAD // max(1, math.prod(shape)))
+        key = shape, dtype, str(device)
+        block, used = self._ahead.get(key, (None, count))
+        if block is None or used == count:
+            block = torch.empty(len(self), count, *shape, dtype=dtype)
+            for row, generator in zip(block, self.generators, strict=True):
+                torch.randn((count, *shape), generator=generator, dtype=dtype, out=row)
+            block, used = block.to(device), 0
+        self._ahead[key] = block, used + 1
+        return block[:, used]
 
     def randn_like(self, u: Tensor) -> Tensor:
         """Standard normal numbers of the shape, type and device of ``u``, whose first dimension is the rows."""

@@ -110,8 +110,9 @@ def show(
 ) -> None:
     """Lists samplers with what they require, problems, priors with their size and licence, operators, readers.
 
-    A sampler requires of the measurement: `linear` (linear operator), `gradient` (differentiable operator), `gaussian`
-    (Gaussian noise) or `svd`.
+    A sampler requires of the measurement: `linear` (linear operator, affine prior), `gradient` (differentiable
+    operator), `gaussian` (Gaussian noise), `variance` (Gaussian noise or one that states its variance) or `svd`. The
+    columns say what it works with: nonlinear operators, counts (Poisson noise), black boxes (forward calls only).
     """
     tables = {k.value: catalogue(k) for k in ([kind] if kind else Kind)}
     if json:

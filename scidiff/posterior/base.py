@@ -43,6 +43,69 @@ def offers(posterior: Posterior) -> frozenset[str]:
     return frozenset(name for name, present in given.items() if present)
 
 
+WAYS_OUT = {
+    "linear": "give the operator an `adjoint` if it is linear, and take a prior whose decode is affine",
+    "gradient": "let torch differentiate the operator, or give it an `adjoint` if it is linear",
+    "gaussian": "describe the noise by GaussianNoise if it is close to it",
+    "variance": "give the noise a method variance(z)",
+    "svd": "make a linear operator on a small grid a matrix with LinearMap.dense(operator, shape)",
+}
+
+
+def require_same_numbers(posterior: Posterior) -> None:
+    """Raises TypeError where the operator maps complex fields and the prior's fields are real.
+
+    By `scidiff.protocols.LinearOperator` the adjoint of an operator on real fields is real.
+    """
+    shape, complex = posterior.shape or (), [part for part in posterior.likelihoods if part.y.is_complex()]
+    for part in complex:
+        if not part.linear:
+            continue
+        with torch.no_grad():
+            zero = torch.zeros(1, *shape, dtype=posterior.dtype, device=posterior.device)
+            field = posterior.prior.decode(zero)
+            back = field if field.is_complex() else part.operator.adjoint(part.y[:1])  # type: ignore[attr-defined]
+        if back.is_complex() and not field.is_complex():
+            raise TypeError(
+                f"{type(part.operator).__name__} maps complex fields (its adjoint is complex), but the prior's fields "
+                "are real; take a prior of complex fields (DiffusionPrior(..., complex=True), say), or wrap "
+                "the operator in RealField if the field is known to be real."
+            )
+
+
+class Watch:
+    """A callback that raises when the operator gave values that are not finite, then calls the user's callback.
+
+    A solver that blew up may leave the state finite (its gradient can be zero, and a linear solver with NaN on the
+    right does nothing), so that the data would be ignored without a word. Sums of the values stay on their device and
+    are read every 16 steps.
+    """
+
+    def __init__(self, measurement: Measurement, callback: Callback | None) -> None:
+        self.measurement, self.callback = measurement, callback
+        self.sums: list[tuple[float, Tensor]] = []
+        self.level = float("inf")
+
+    def __call__(self, step: int, steps: int, sigma: float, u: Tensor) -> None:
+        """Reads the flags where it is time, then passes the call on."""
+        found = self.measurement.sums
+        self.sums.extend((self.level, total) for total in found)
+        found.clear()
+        self.level = sigma
+        if self.sums and (step % 16 == 0 or step == steps):
+            finite = torch.stack([total for _, total in self.sums]).isfinite().tolist()
+            for (level, _), good in zip(self.sums, finite, strict=True):
+                if not good:
+                    where = "the first noise level" if level == float("inf") else f"noise level {level:.4g}"
+                    raise NumericalError(
+                        f"the operator gives values that are not finite at {where}; check it on fields such as the "
+                        "prior's draws, bound what it is given, or start at a smaller noise level."
+                    )
+            self.sums.clear()
+        if self.callback is not None:
+            self.callback(step, steps, sigma, u)
+
+
 @dataclass
 class Run:
     """One batch of members at work.
@@ -66,6 +129,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.measurement = Measurement(self.posterior, self.cost)
+        self.callback = Watch(self.measurement, self.callback)
 
     def note(self, name: str, value: Tensor) -> None:
         """Remembers a number, left on its device until the run ends; the mean over the run goes to the diagnostics."""
@@ -80,6 +144,13 @@ class Run:
         self.cost.denoiser += 1
         with torch.no_grad():
             return self.posterior.prior.denoise(u, sigma)
+
+
+def located(name: str, run: Run, error: NumericalError) -> NumericalError:
+    """The error with the method and, where it does not name one (an operator does not know it), the noise level."""
+    level = run.callback.level if isinstance(run.callback, Watch) else float("inf")
+    where = "the first noise level" if level == float("inf") else f"noise level {level:.4g}"
+    return NumericalError(f"{name}: {error}" + ("" if "noise level" in str(error) else f" (at {where})"))
 
 
 def differentiate(run: Run, u: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,9 +185,13 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 class MemberSampler(ABC):
-    """A posterior sampler that draws members independently of each other."""
+    """A posterior sampler that draws members independently of each other.
+
+    Methods that return one best guess instead of draws set ``point_estimate``; it is repeated in the diagnostics.
+    """
 
     requires: ClassVar[frozenset[str]] = frozenset()
+    point_estimate: ClassVar[bool] = False
 
     @abstractmethod
     def draw(self, run: Run) -> Tensor:
@@ -154,11 +229,13 @@ class MemberSampler(ABC):
             try:
                 u = self.draw(run)
             except NumericalError as error:
-                raise NumericalError(f"{type(self).__name__}: {error}") from None
+                raise located(type(self).__name__, run, error) from None
             with torch.no_grad():
                 parts.append(posterior.prior.decode(u.detach()).unflatten(0, (len(group), posterior.batch)))
             runs.append(run)
         diagnostics = {"seed": root, "members": indices, "sampler": repr(self), **summary(runs)}
+        if self.point_estimate:
+            diagnostics["point_estimate"] = True
         return Ensemble(torch.cat(parts), largest(runs), diagnostics)
 
     def check(self, posterior: Posterior) -> None:
@@ -167,11 +244,13 @@ class MemberSampler(ABC):
         if missing := sorted(self.requires - given):
             from scidiff.posterior.registry import suitable
 
-            works = ", ".join(suitable(given)) or "none of the samplers built so far"
+            works = ", ".join(suitable(given)) or "none"
             raise TypeError(
                 f"{type(self).__name__} needs {', '.join(missing)}; this posterior offers "
-                f"{', '.join(sorted(given)) or 'forward calls only'}. Samplers that would work: {works}."
+                f"{', '.join(sorted(given)) or 'forward calls only'}. Samplers that would work: {works}. "
+                f"Or: {'; '.join(WAYS_OUT[name] for name in missing)}."
             )
+        require_same_numbers(posterior)
 
 
 @dataclass(frozen=True)

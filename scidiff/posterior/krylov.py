@@ -84,29 +84,41 @@ def conjugate_gradients(x: Solution, product: Product, stop: Tensor, iterations:
 
 
 def gmres(x: Solution, product: Product, stop: Tensor, iterations: int) -> None:
-    """Improves ``x`` for any M by minimising the residual over the Krylov space, without restart; see above."""
+    r"""Improves ``x`` for any M by minimising the residual over the Krylov space, without restart; see above.
+
+    Arnoldi's Hessenberg matrix is made triangular by one plane rotation per iteration (Saad and Schultz, 1986), whose
+    right-hand side tells the norm of the residual before the solution is formed.
+    """
     r, tiny = x.r, torch.finfo(x.r.dtype).tiny
-    beta = dot(r, r).sqrt()
-    active = beta > stop
-    basis, steps = [r / beta.clamp(min=tiny)], []
-    H = r.new_zeros(len(r), iterations + 1, iterations)
-    y = r.new_zeros(len(r), iterations, 1)
+    g = dot(r, r).sqrt()
+    active = g > stop
+    basis, steps, turns = [r / g.clamp(min=tiny)], [], []
+    R = torch.eye(iterations, dtype=r.dtype, device=r.device).repeat(len(r), 1, 1)
+    right = r.new_zeros(len(r), iterations, 1)
     for j in range(iterations):
         if not bool(active.any()):
             break
         q, image = product(basis[j])
         steps.append((q, image))
         x.used = x.used + active
-        w = q
-        for i, e in enumerate(basis):  # modified Gram-Schmidt
-            H[:, i, j, None] = dot(e, w)
-            w = w - H[:, i, j, None] * e
-        H[:, j + 1, j] = torch.linalg.vector_norm(w, dim=1)
-        basis.append(w / H[:, j + 1, j, None].clamp(min=tiny))
-        h = H[:, : j + 2, : j + 1]
-        right = beta[:, :, None] * torch.eye(j + 2, 1, dtype=r.dtype, device=r.device)
-        best = torch.linalg.pinv(h) @ right
-        y[:, : j + 1] = torch.where(active[:, :, None], best, y[:, : j + 1])
-        active = active & (torch.linalg.vector_norm(right - h @ best, dim=1) > stop)
-    for j, (q, image) in enumerate(steps):
-        x.step(y[:, j], basis[j], q, image)
+        w, h = q, []
+        for e in basis:  # modified Gram-Schmidt
+            h.append(dot(e, w))
+            w = w - h[-1] * e
+        length = torch.linalg.vector_norm(w, dim=1, keepdim=True)
+        basis.append(w / length.clamp(min=tiny))
+        for i, (c, s) in enumerate(turns):
+            h[i], h[i + 1] = c * h[i] + s * h[i + 1], c * h[i + 1] - s * h[i]
+        size = torch.hypot(h[j], length).clamp(min=tiny)
+        c, s = h[j] / size, length / size
+        turns.append((c, s))
+        h[j] = size
+        R[:, : j + 1, j] = torch.where(active, torch.cat(h, 1), R[:, : j + 1, j])
+        right[:, j] = torch.where(active, c * g, 0)  # rows that ended keep a one on the diagonal and a zero here
+        g = -s * g
+        active = active & (g.abs() > stop)
+    if steps:
+        k = len(steps)
+        y = torch.linalg.solve_triangular(R[:, :k, :k], right[:, :k], upper=True)
+        for j, (q, image) in enumerate(steps):
+            x.step(y[:, j], basis[j], q, image)

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 
 from scidiff.errors import NumericalError
 from scidiff.inference import Cost, Ensemble, Posterior
-from scidiff.posterior.base import MemberSampler, Run, largest, summary
+from scidiff.posterior.base import MemberSampler, Run, largest, located, summary
 from scidiff.protocols import Callback
 from scidiff.rng import Streams, member_indices, root_seed
 
@@ -45,6 +45,7 @@ def piecewise(run: Run, function: Callable[..., Tensor], *rows: Tensor) -> Tenso
         count = min(size, total - first)
         part = Run(single.tile(count), run.streams, Cost(), batch_size=run.batch_size)
         results.append(function(part, *(r[first * batch : (first + count) * batch] for r in rows)))
+        run.measurement.sums.extend(part.measurement.sums)
         cost = largest([part, Run(single, run.streams, cost)])
     for name, calls in cost.as_dict().items():
         setattr(run.cost, name, getattr(run.cost, name) + calls)
@@ -90,7 +91,7 @@ class PopulationSampler(MemberSampler):
             try:
                 u = self.draw(run)
             except NumericalError as error:
-                raise NumericalError(f"{type(self).__name__}: {error}") from None
+                raise located(type(self).__name__, run, error) from None
             wanted = [m for m in indices if m // K == population]
             u = u.detach().unflatten(0, (K, posterior.batch))[[m % K for m in wanted]]
             with torch.no_grad():

@@ -27,8 +27,10 @@ F64 = torch.float64
 class Twist(Protocol):
     """What `TDS` needs of a twist; the first d numbers of a packed row are the denoised state D."""
 
-    constant: Tensor | float
-    """What the twists leave out of the log evidence, () or (B,)."""
+    @property
+    def constant(self) -> Tensor | float:
+        """What the twists leave out of the log evidence, () or (B,)."""
+        ...
 
     def evaluate(self, run: Run, u: Tensor, sigma: float) -> Tensor:
         """All that is known at the states, packed into (rows, numbers); treats rows independently."""

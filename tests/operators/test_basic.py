@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Generator
 
-from scidiff.operators import Identity, LinearMap, Mask
+from scidiff.operators import Identity, LinearMap, Mask, RealField
 from scidiff.testing import check_adjoint, check_batch_independence, check_vjp
 
 F64, C128 = torch.float64, torch.complex128
@@ -23,6 +23,7 @@ OPERATORS = {
     "mask": lambda: Mask(mask(4, 5)),
     "mask_all": lambda: Mask(mask(1, 4, 5)),
     "matrix": lambda: LinearMap(matrix(F64), (1, 4, 5)),
+    "real_field": lambda: RealField(LinearMap(matrix(C128), (1, 4, 5))),
     "matrix_complex_to_real": lambda: LinearMap(matrix(C128), (1, 4, 5), real_fields=True),
 }
 
