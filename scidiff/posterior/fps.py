@@ -15,7 +15,8 @@ With the prior transition :math:`N(m, v)` of `smc` a particle moves by the produ
 **Two laws.** As published, :math:`\kappa = 0` and nothing is divided by :math:`g_a` (``published=True``): a filter for
 data that were measured anew at every level. That counts the data once per level, so its spread is too small however
 many particles there are. By default the potentials are twists that cancel (see `smc`), wide enough
-(:math:`\kappa = 1`) that dividing by them leaves the weights even; then the limit of many particles is the posterior.
+(:math:`\kappa = 3`) to be divided by; then the limit of many particles is the posterior. The path knows nothing of
+the prior, so that particles are resampled at every second level; `mcgdiff` and `tds` do the same task better.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class FPS(SMCSampler):
     requires: ClassVar[frozenset[str]] = frozenset({"linear", "gaussian", "svd"})
 
     particles: int = 4096
-    kappa: float = 1.0
+    kappa: float = 3.0
     published: bool = False
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ nearest level of the grid for :math:`t_i` and widens the potential by :math:`10^
 needs neither.
 
 **Potential.** Any potential gives the same limit of many particles; the published one knows nothing of the prior and
-costs tens of resamplings where components of the field are correlated. The default (`JointPotential`) is the backward
+is resampled often where components of the field are correlated. The default (`JointPotential`) is the backward
 transition of a Gaussian field with the prior's covariance, which the denoiser reveals at the first level,
 :math:`C = s_0^2\,\partial D/\partial u`; on Gaussian fields no resampling is needed. See `potentials`.
 """
@@ -35,6 +35,7 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
+from scidiff.errors import NumericalError
 from scidiff.posterior.base import Run
 from scidiff.posterior.population import piecewise
 from scidiff.posterior.potentials import IndependentPotential, JointPotential
@@ -75,8 +76,7 @@ class MCGDiff(SMCSampler):
 
     requires: ClassVar[frozenset[str]] = frozenset({"linear", "gaussian", "svd"})
 
-    particles: int = 512
-    steps: int = 200
+    particles: int = 1024
 
     potential: Literal["joint", "independent", "published"] = "joint"
     largest: int = 256
@@ -120,7 +120,10 @@ class MCGDiff(SMCSampler):
             D = piecewise(run, lambda some, w: some.denoise(w, level(w, first)), u)
             columns.append(spectrum.analyse(D)[: len(part)])
         plus, minus = torch.cat(columns).split(len(t))
-        return JointPotential(tau, t, first * (plus - minus) / 2)
+        C = first * (plus - minus) / 2
+        if not bool(torch.isfinite(C).all()):
+            raise NumericalError(f"the denoiser is not finite at noise level {first:.4g}.")
+        return JointPotential(tau, t, C)
 
     def draw(self, run: Run) -> Tensor:
         path, center, particles = self.path(run), Center(), Particles(run, self.threshold)

@@ -7,9 +7,9 @@ the prior transition
           v = b^2\bigl(1 - \tfrac{b^2}{a^2}\bigr),
 
 of DPM-Solver++ 2M SDE: :math:`D' = D + \frac{1}{2r}(D - D_-)` extrapolates from the step before (see
-`scidiff.samplers.dpm_solver`); the last step gives :math:`u_0 = D`. With :math:`D' = D` it is DDPM, which loses 20 % of
-the variance in 64 steps where this chain is right to about 2 %. SMC corrects towards the law of this chain, so that
-steps are the one source of error that more particles do not remove.
+`scidiff.samplers.dpm_solver`); the last step gives :math:`u_0 = D`. With :math:`D' = D` it is DDPM, whose draws are
+too narrow on coarse grids. SMC corrects towards the law of this chain, so that steps are the one source of error that
+more particles do not remove.
 
 A particle's **log weight** gathers :math:`\log \frac{p(u_b|u_a)\,\psi_b(u_b)}{q(u_b|u_a)\,\psi_a(u_a)}` for a proposal
 q and twists :math:`\psi` with :math:`\psi_0 = p(y|u_0)`; twists cancel in the product, so any positive ones are right
