@@ -13,7 +13,6 @@ from scidiff.posterior.eki import EKI
 from scidiff.posterior.enkg import EnKG
 from scidiff.posterior.fps import FPS
 from scidiff.posterior.lgd import LGD
-from scidiff.posterior.dps import DPS
 from scidiff.posterior.mcgdiff import MCGDiff
 from scidiff.posterior.mmps import MMPS
 from scidiff.posterior.pigdm import PiGDM, PublishedPiGDM
@@ -31,16 +30,3 @@ __all__ = [
     "AnnealedDPS", "DiffPIR", "EnKG", "GuidedSampler", "MCGDiff", "MemberSampler", "PiGDM", "PnPDM",
     "PopulationSampler", "PublishedPiGDM", "REDDiff", "get", "names", "offers", "suitable", "table",
 ]  # fmt: skip
-    "DPS",
-    "FPS",
-    "MMPS",
-    "TDS",
-    "MCGDiff",
-    "GuidedSampler",
-    "MemberSampler",
-    "get",
-    "names",
-    "offers",
-    "suitable",
-    "table",
-]

@@ -29,7 +29,6 @@ from scidiff.posterior.scg import SCG
 from scidiff.posterior.sda import SDA
 from scidiff.posterior.tds import TDS
 from scidiff.posterior.tmpd import TMPD
-from scidiff.posterior.dps import DPS
 
 __all__ = ["FAMILIES", "SAMPLERS", "get", "names", "suitable", "table"]
 
@@ -53,7 +52,6 @@ FAMILIES: dict[str, dict[str, type[MemberSampler]]] = {
 """Methods by kin: conditional denoisers, alternating draws, weighted particles, data consistency per step, ..."""
 
 SAMPLERS: dict[str, type[MemberSampler]] = {name: kind for kin in FAMILIES.values() for name, kind in kin.items()}
-SAMPLERS: dict[str, type[MemberSampler]] = {"mmps": MMPS, "dps": DPS, "tds": TDS, "mcgdiff": MCGDiff, "fps": FPS}
 
 
 def names() -> list[str]:
