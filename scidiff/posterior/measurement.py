@@ -78,6 +78,11 @@ def weigh(part: Likelihood, r: Tensor, at: Tensor | None = None) -> Tensor:
     return (r / variance(torch.maximum(part.y if at is None else at, floor)).sqrt()).flatten(1)
 
 
+def beside(parts: list[Tensor]) -> Tensor:
+    """Measurements (rows, n) of several instruments side by side; of one without a copy."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
 class Measurement:
     """The likelihoods of a posterior with calls counted in ``cost``; one call covers all instruments.
 
@@ -90,6 +95,7 @@ class Measurement:
         self.posterior, self.prior, self.cost = posterior, posterior.prior, cost
         self.affine = posterior.linear and all(part.whitens for part in posterior.likelihoods)
         self.graph: tuple[Tensor, Tensor] | None = None
+        self.origin: tuple[Tensor, bool] | None = None  # decode(0), and whether it is not zero
         self.sums: list[Tensor] = []  # of each call's values, finite if they are; left on the device, read by `Watch`
 
     def _apply(self, part: Likelihood, x: Tensor) -> Tensor:
@@ -111,7 +117,7 @@ class Measurement:
         """
         self.cost.operator += 1
         x = self.prior.decode(u)
-        return torch.cat([weigh(p, p.difference(self._apply(p, x))) for p in self.posterior.likelihoods], dim=1)
+        return beside([weigh(p, p.difference(self._apply(p, x))) for p in self.posterior.likelihoods])
 
     def log_prob(self, u: Tensor) -> Tensor:
         r"""Log likelihood of the states ``u`` (rows, \*S), summed over instruments: (rows,); differentiable."""
@@ -136,11 +142,17 @@ class Measurement:
         """
         self.cost.operator += 1
         with torch.no_grad():
+            if self.origin is None:
+                origin = self.prior.decode(torch.zeros_like(w[:1]))
+                self.origin = origin, bool((origin != 0).any())
+            origin, shifted = self.origin
+            if not shifted:
+                x = self.prior.decode(w)
+                return beside([weigh(p, p.operator(x)) for p in self.posterior.likelihoods])
             size = w.flatten(1).abs().amax(1)
             size = torch.where(size > 0, size, 1.0).reshape(-1, *[1] * (w.ndim - 1)) / 4096
-            x = self.prior.decode(w / size) - self.prior.decode(torch.zeros_like(w))
-            out = torch.cat([weigh(p, p.operator(x)) for p in self.posterior.likelihoods], dim=1)
-            return out * size.reshape(-1, 1)
+            x = self.prior.decode(w / size) - origin
+            return beside([weigh(p, p.operator(x)) for p in self.posterior.likelihoods]) * size.reshape(-1, 1)
 
     def adjoint(self, v: Tensor) -> Tensor:
         r""":math:`\tilde A^T v`, (rows, n) -> (rows, \*S), through one graph that is kept for the run."""
@@ -149,7 +161,7 @@ class Measurement:
             with torch.enable_grad():
                 u = v.new_zeros(v.shape[0], *(self.posterior.shape or ())).requires_grad_()
                 x = self.prior.decode(u)
-                z = torch.cat([weigh(p, self._apply(p, x)) for p in self.posterior.likelihoods], dim=1)
+                z = beside([weigh(p, self._apply(p, x)) for p in self.posterior.likelihoods])
             self.graph = u, z
         u, z = self.graph
         self.cost.operator_vjp += 1
@@ -172,9 +184,9 @@ class Measurement:
             x = self.prior.decode(m)
             clean = [self._apply(p, x) for p in parts]
             weights = [z.detach() for z in clean]
-            z = torch.cat([weigh(p, p.matching(c), w) for p, c, w in zip(parts, clean, weights, strict=True)], dim=1)
+            z = beside([weigh(p, p.matching(c), w) for p, c, w in zip(parts, clean, weights, strict=True)])
         pairs = zip(parts, weights, strict=True)
-        r = torch.cat([weigh(p, p.difference(w), w) for p, w in pairs], dim=1)
+        r = beside([weigh(p, p.difference(w), w) for p, w in pairs])
         transpose: list[tuple[Tensor, Tensor]] = []
 
         def adjoint(v: Tensor) -> Tensor:
