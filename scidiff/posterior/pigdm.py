@@ -10,8 +10,9 @@ The law of :math:`u_0` given :math:`u_\sigma` is taken as :math:`N(D, \hat C)`, 
   For Gaussian priors this is exact. Priors that have one offer ``cov`` (of `scidiff.linalg`, physical units) and
   ``scale``, as `GaussianPrior` does.
 
-The system is solved in measurement space by conjugate gradients, which never pass through the network, or, for
-:math:`r^2 I` and operators with a decomposition (``solver="svd"``), component by component.
+For :math:`r^2 I` and operators whose decomposition costs a transform (masks, convolutions) the system is solved
+component by component, else by conjugate gradients in measurement space, which never pass through the network.
+``solver="svd"`` decomposes matrices too.
 
 **Pseudo-inverse.** Operators that are not differentiable, such as `JPEG`, state ``pinv(y)`` with
 :math:`h(h^+(h(x))) = h(x)`. The paper's noiseless form :math:`r^2 g = h^+(y) - h^+(h(D))` needs no gradient of them.
@@ -36,7 +37,7 @@ import torch
 from torch import Tensor
 
 from scidiff.inference import Posterior
-from scidiff.posterior.base import GuidedSampler, MemberSampler, Run, differentiate
+from scidiff.posterior.base import GuidedSampler, MemberSampler, Run, differentiate, offers
 from scidiff.posterior.guidance import gain, pull
 from scidiff.posterior.spectrum import Spectrum
 from scidiff.protocols import Denoiser
@@ -75,9 +76,8 @@ def pseudo_inverse(run: Run) -> Guidance:
     return g
 
 
-def spectral(run: Run) -> Guidance:
+def spectral(spectrum: Spectrum) -> Guidance:
     r"""With :math:`r^2 I`, in the singular vectors."""
-    spectrum = Spectrum.of(run.posterior)
 
     def g(D: Tensor, sigma: Tensor) -> Tensor:
         r = spectrum.y - spectrum.s * spectrum.analyse(D)
@@ -95,7 +95,7 @@ class PiGDM(GuidedSampler):
     Arguments:
         sampler: Integrator.
         covariance: "published" or "prior", see above.
-        solver: "cg" or "svd".
+        solver: "auto", "cg" or "svd", see above.
         iterations: Largest number of solver iterations per call; they do not pass through the network.
         tolerance: A row's solver stops at this residual relative to the misfit.
 
@@ -108,15 +108,15 @@ class PiGDM(GuidedSampler):
 
     sampler: Sampler = field(default_factory=lambda: DPMSolver(64, stochastic=True))
     covariance: Literal["published", "prior"] = "published"
-    solver: Literal["cg", "svd"] = "cg"
+    solver: Literal["auto", "cg", "svd"] = "auto"
     iterations: int = 64
     tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
         if self.covariance not in ("published", "prior"):
             raise ValueError(f"covariance must be 'published' or 'prior', got {self.covariance!r}.")
-        if self.solver not in ("cg", "svd"):
-            raise ValueError(f"solver must be 'cg' or 'svd', got {self.solver!r}.")
+        if self.solver not in ("auto", "cg", "svd"):
+            raise ValueError(f"solver must be 'auto', 'cg' or 'svd', got {self.solver!r}.")
         if self.solver == "svd" and self.covariance == "prior":
             raise ValueError("solver='svd' solves with the published covariance; take solver='cg' with 'prior'.")
         if self.iterations < 1 or not 0 <= self.tolerance < 1:
@@ -131,7 +131,10 @@ class PiGDM(GuidedSampler):
         if by_pinv(run.posterior):
             return pseudo_inverse(run)
         if self.solver == "svd":
-            return spectral(run)
+            return spectral(Spectrum.of(run.posterior))
+        if self.solver == "auto" and self.covariance == "published" and "gaussian" in offers(run.posterior):
+            if (spectrum := Spectrum.structured(run.posterior)) is not None:
+                return spectral(spectrum)
         prior = run.posterior.prior
         cov, scale = getattr(prior, "cov", None), getattr(prior, "scale", None)
         if self.covariance == "prior" and (cov is None or scale is None):

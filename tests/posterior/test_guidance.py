@@ -234,7 +234,7 @@ def test_prior_covariance_must_exist():
 
 @pytest.mark.parametrize("make, message", [
     (lambda: PiGDM(covariance="white"), "'published' or 'prior'"),
-    (lambda: PiGDM(solver="lu"), "'cg' or 'svd'"),
+    (lambda: PiGDM(solver="lu"), "'auto', 'cg' or 'svd'"),
     (lambda: PiGDM(solver="svd", covariance="prior"), "take solver='cg'"),
     (lambda: PiGDM(iterations=0), "iterations"),
     (lambda: PublishedPiGDM(eta=2.0), "eta"),
