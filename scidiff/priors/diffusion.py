@@ -15,20 +15,32 @@ References:
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["DiffusionPrior", "precondition"]
+__all__ = ["DiffusionPrior", "Network", "precondition", "precondition_all"]
 
 
-def precondition(network: nn.Module, u: Tensor, sigma: Tensor) -> Tensor:
+Network = Callable[[Tensor, Tensor], Tensor]
+r"""``F(x, label)``: (B, C, \*grid), (B,) -> (B, C or more, \*grid); channels beyond C say something else."""
+
+
+def precondition(network: Network, u: Tensor, sigma: Tensor) -> Tensor:
     r"""The denoiser of the module's formula; ``u`` (B, C, \*grid), ``sigma`` () or (B,)."""
+    return precondition_all(network, u, sigma)[0]
+
+
+def precondition_all(network: Network, u: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """The denoiser, and what the network says beyond the channels of ``u`` (a learned reverse variance)."""
     sigma = sigma.to(u).expand(u.shape[0])
     s = sigma.reshape(-1, *(1,) * (u.ndim - 1))
     root = (1 + s.square()).sqrt()
-    return u / root.square() + s / root * network(u / root, sigma.log() / 4).to(u.dtype)
+    out = network(u / root, sigma.log() / 4).to(u.dtype)
+    out, rest = (out, out[:, :0]) if out.shape[1] == u.shape[1] else (out[:, : u.shape[1]], out[:, u.shape[1] :])
+    return u / root.square() + s / root * out, rest
 
 
 class DiffusionPrior:
