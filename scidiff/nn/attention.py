@@ -24,8 +24,8 @@ def heads(channels: int) -> int:
 
 def attend(q: Tensor, k: Tensor, v: Tensor, count: int) -> Tensor:
     r"""Softmax attention of (B, C, \*grid) tensors with ``count`` heads."""
-    parts = (t.flatten(2).unflatten(1, (count, -1)).transpose(2, 3) for t in (q, k, v))
-    return F.scaled_dot_product_attention(*parts).transpose(2, 3).reshape(q.shape)
+    a, b, c = (t.flatten(2).unflatten(1, (count, -1)).transpose(2, 3) for t in (q, k, v))
+    return F.scaled_dot_product_attention(a, b, c).transpose(2, 3).reshape(q.shape)
 
 
 class Attention(nn.Module):

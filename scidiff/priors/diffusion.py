@@ -87,8 +87,11 @@ class DiffusionPrior:
         self.loc, self.scale = torch.as_tensor(loc), torch.as_tensor(scale)
         self.card = dict(card or {})
         self.autocast = autocast
-        several = [transforms] * channels if isinstance(transforms, Transform) else list(transforms or ())
-        self.transforms: list[Transform | None] = several if any(several) else []
+        self.transforms: list[Transform | None] = []
+        if isinstance(transforms, Transform):
+            self.transforms = [transforms for _ in range(channels)]
+        elif transforms is not None and any(transforms):
+            self.transforms = [*transforms]
         if self.transforms and (complex or len(self.transforms) != channels):
             raise ValueError(f"transforms need a real field and one entry per channel ({channels}), got {transforms}.")
         self.affine = not self.transforms
