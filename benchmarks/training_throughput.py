@@ -2,7 +2,7 @@
 
 The hand-written loop draws its fields and noise in one call a step, has no average, no log, no checkpoint and no exact
 resume. Both run in turns, so that a busy machine slows both. A step lasts from the end of one to the end of the next;
-the ratio is of the medians over all steps of all turns. Checkpoints are left out (one of some hundred steps writes one).
+the ratio is of the medians over all steps of all turns. Checkpoints, one in some hundred steps, are left out.
 
     python benchmarks/training_throughput.py                     # ratio, target 0.97
     python benchmarks/training_throughput.py --options           # bf16, channels_last, compile, and what each gains
@@ -64,13 +64,13 @@ def ours(net, steps, batch, side, device, tick, **options):
 class Clock:
     """Notes the time at the end of every step; says "do not stop" to our loop."""
 
-    def __init__(self, device):
-        self.device, self.times = device, []
+    def __init__(self, device, read=time.perf_counter):
+        self.device, self.read, self.times = device, read, []
 
     def __call__(self):
         if self.device == "cuda":
             torch.cuda.synchronize()
-        self.times.append(time.perf_counter())
+        self.times.append(self.read())
         return False
 
     def steps(self):
@@ -78,12 +78,12 @@ class Clock:
         return [b - a for a, b in pairwise(self.times)][1:]
 
 
-def compare(first, second, repeats, device):
+def compare(first, second, repeats, device, read):
     """Median seconds of a step of two loops, which run in turns."""
     times = ([], [])
     for _ in range(repeats):
         for call, found in zip((first, second), times, strict=True):
-            clock = Clock(device)
+            clock = Clock(device, read)
             call(clock)
             found.extend(clock.steps())
     return tuple(statistics.median(t) for t in times)
@@ -99,9 +99,11 @@ def main():
     parser.add_argument("--network", choices=NETWORKS, default="UNet")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--processor-time", action="store_true", help="for busy machines: seconds of all our threads")
     parser.add_argument("--options", action="store_true", help="measure bf16, channels_last and compile instead")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
+    read = time.process_time if a.processor_time else time.perf_counter
     where = torch.cuda.get_device_name() if a.device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     print(f"{a.network} {a.width}, {a.batch} rows of 2x{a.side}x{a.side}, {where}, torch {torch.__version__}")
 
@@ -115,14 +117,14 @@ def main():
         hand = lambda tick: by_hand(  # noqa: E731
             network(a.network, a.width, a.device), a.steps, a.batch, a.side, a.device, layout, tick
         )
-        theirs, mine = compare(hand, run(channels_last=True), a.repeats, a.device)
+        theirs, mine = compare(hand, run(channels_last=True), a.repeats, a.device, read)
         print(f"by hand {1e3 * theirs:.1f} ms a step, scidiff {1e3 * mine:.1f} ms a step")
         print(f"throughput ratio {theirs / mine:.3f} (target 0.97)")
         return
     plain = {"channels_last": False, "bf16": False}
     for options in ({"channels_last": True}, {"bf16": True}, {"channels_last": True, "bf16": True}, {"compile": True}):
         try:
-            base, mine = compare(run(**plain), run(**{**plain, **options}), a.repeats, a.device)
+            base, mine = compare(run(**plain), run(**{**plain, **options}), a.repeats, a.device, read)
         except Exception as error:  # torch.compile needs a C++ compiler
             print(f"{options}: not available here ({type(error).__name__})")
             continue
