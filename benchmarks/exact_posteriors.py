@@ -44,7 +44,7 @@ METHODS = {
     "MMPS, ODE": (MMPS(DPMSolver(64)), MEMBERS),
     "MMPS, Heun": (MMPS(Heun(63)), MEMBERS),
     "MMPS, 3 cold iterations": (MMPS(iterations=3, warm=False), MEMBERS),
-    "DPS": (DPS(), DPS_MEMBERS),
+    "DPS": (DPS(zeta=0.5), DPS_MEMBERS),
 }
 
 

@@ -12,12 +12,21 @@ if __name__ != "scidiff.operators":
 from scidiff.lazy import lazy_exports  # noqa: E402 - the check above must come first
 
 _EXPORTS: dict[str, str] = {
+    "BlackBox": "scidiff.operators.black_box",
     "CartesianMRI": "scidiff.operators.mri",
+    "Convolution": "scidiff.operators.convolution",
+    "Downsampling": "scidiff.operators.downsampling",
+    "Frozen": "scidiff.operators.black_box",
+    "Helmholtz": "scidiff.operators.pde",
     "Identity": "scidiff.operators.identity",
+    "JPEG": "scidiff.operators.jpeg",
     "LinearMap": "scidiff.operators.linear_map",
     "Mask": "scidiff.operators.mask",
+    "Poisson": "scidiff.operators.pde",
     "RealField": "scidiff.operators.real_field",
+    "Subprocess": "scidiff.operators.black_box",
     "mri": "scidiff.operators.mri",
+    "pde": "scidiff.operators.pde",
 }
 __all__ = [*_EXPORTS]
 __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

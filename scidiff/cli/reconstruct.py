@@ -163,7 +163,7 @@ def reconstruct(
         raise ConfigError("--resume and --overwrite exclude each other: go on with the run, or replace it.")
     chosen, method = build(run, problems.get)
     folder = out or Path("runs") / f"{chosen.name}-{Path(run['observation']).stem}"
-    _stop_politely()
+    stop_politely()
     result = draw(
         chosen,
         run["observation"],
@@ -223,7 +223,7 @@ def report(folder: Path, result: Any, json: bool) -> None:
     say(f"written: {folder / 'result.nc'}, {folder / 'figures' / 'result.png'}")
 
 
-def _stop_politely() -> None:
+def stop_politely() -> None:
     """A batch system's SIGTERM ends the run as a full disk does: finished members are kept, exit code 75."""
     import signal
 

@@ -7,6 +7,7 @@ mean to a part of the field. A complex field counts as two real ones: its standa
 from scidiff.metrics.calibration import coverage, inside_interval, rank_histogram, spread_skill
 from scidiff.metrics.scores import crps, energy_score, nrmse, psnr, rmse, ssim
 from scidiff.metrics.spectra import power_spectrum
+from scidiff.metrics.transport import sliced_wasserstein
 
 __all__ = [
     "coverage",
@@ -18,6 +19,7 @@ __all__ = [
     "psnr",
     "rank_histogram",
     "rmse",
+    "sliced_wasserstein",
     "spread_skill",
     "ssim",
 ]

@@ -1,8 +1,32 @@
 """Posterior samplers: from a prior and a measurement to an ensemble."""
 
 from scidiff.posterior.base import GuidedSampler, MemberSampler, offers
-from scidiff.posterior.dps import DPS
+from scidiff.posterior.daps import DAPS
+from scidiff.posterior.ddnm import DDNM
+from scidiff.posterior.ddrm import DDRM
+from scidiff.posterior.dds import DDS
+from scidiff.posterior.diffpir import DiffPIR
+from scidiff.posterior.dpg import DPG
+from scidiff.posterior.dps import DPS, AnnealedDPS
+from scidiff.posterior.dps_gsg import DPSGSG
+from scidiff.posterior.eki import EKI
+from scidiff.posterior.enkg import EnKG
+from scidiff.posterior.fps import FPS
+from scidiff.posterior.lgd import LGD
+from scidiff.posterior.mcgdiff import MCGDiff
 from scidiff.posterior.mmps import MMPS
+from scidiff.posterior.pigdm import PiGDM, PublishedPiGDM
+from scidiff.posterior.pnpdm import PnPDM
+from scidiff.posterior.population import PopulationSampler
+from scidiff.posterior.red_diff import REDDiff
 from scidiff.posterior.registry import get, names, suitable, table
+from scidiff.posterior.scg import SCG
+from scidiff.posterior.sda import SDA
+from scidiff.posterior.tds import TDS
+from scidiff.posterior.tmpd import TMPD
 
-__all__ = ["DPS", "MMPS", "GuidedSampler", "MemberSampler", "get", "names", "offers", "suitable", "table"]
+__all__ = [
+    "DAPS", "DDNM", "DDRM", "DDS", "DPG", "DPS", "DPSGSG", "EKI", "FPS", "LGD", "MMPS", "SCG", "SDA", "TDS", "TMPD",
+    "AnnealedDPS", "DiffPIR", "EnKG", "GuidedSampler", "MCGDiff", "MemberSampler", "PiGDM", "PnPDM",
+    "PopulationSampler", "PublishedPiGDM", "REDDiff", "get", "names", "offers", "suitable", "table",
+]  # fmt: skip

@@ -77,8 +77,8 @@ class Watch:
     """A callback that raises when the operator gave values that are not finite, then calls the user's callback.
 
     A solver that blew up may leave the state finite (its gradient can be zero, and a linear solver with NaN on the
-    right does nothing), so that the data would be ignored without a word. Sums of the values stay on their device and are
-    read every 16 steps.
+    right does nothing), so that the data would be ignored without a word. Sums of the values stay on their device and
+    are read every 16 steps.
     """
 
     def __init__(self, measurement: Measurement, callback: Callback | None) -> None:
@@ -146,6 +146,13 @@ class Run:
             return self.posterior.prior.denoise(u, sigma)
 
 
+def located(name: str, run: Run, error: NumericalError) -> NumericalError:
+    """The error with the method and, where it does not name one (an operator does not know it), the noise level."""
+    level = run.callback.level if isinstance(run.callback, Watch) else float("inf")
+    where = "the first noise level" if level == float("inf") else f"noise level {level:.4g}"
+    return NumericalError(f"{name}: {error}" + ("" if "noise level" in str(error) else f" (at {where})"))
+
+
 def differentiate(run: Run, u: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
     r"""The state as a leaf of a graph, and its denoised state ``D`` with the graph of the network.
 
@@ -178,9 +185,13 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 class MemberSampler(ABC):
-    """A posterior sampler that draws members independently of each other."""
+    """A posterior sampler that draws members independently of each other.
+
+    Methods that return one best guess instead of draws set ``point_estimate``; it is repeated in the diagnostics.
+    """
 
     requires: ClassVar[frozenset[str]] = frozenset()
+    point_estimate: ClassVar[bool] = False
 
     @abstractmethod
     def draw(self, run: Run) -> Tensor:
@@ -218,11 +229,13 @@ class MemberSampler(ABC):
             try:
                 u = self.draw(run)
             except NumericalError as error:
-                raise NumericalError(f"{type(self).__name__}: {error}") from None
+                raise located(type(self).__name__, run, error) from None
             with torch.no_grad():
                 parts.append(posterior.prior.decode(u.detach()).unflatten(0, (len(group), posterior.batch)))
             runs.append(run)
         diagnostics = {"seed": root, "members": indices, "sampler": repr(self), **summary(runs)}
+        if self.point_estimate:
+            diagnostics["point_estimate"] = True
         return Ensemble(torch.cat(parts), largest(runs), diagnostics)
 
     def check(self, posterior: Posterior) -> None:

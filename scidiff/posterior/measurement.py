@@ -2,11 +2,14 @@ r"""The measurement as the methods see it: whitened, in the coordinates of the s
 
 With :math:`W = S_y^{-1/2}` the whitened residual of a state is :math:`r(u) = W(y - A(\mathrm{decode}(u)))`, n real
 numbers per row. For linear operators and an affine prior :math:`r(u) = r(0) - \tilde A u`, and `Measurement` offers
-:math:`\tilde A` and :math:`\tilde A^T`.
+:math:`\tilde A` and :math:`\tilde A^T`. For others `Measurement.linearise` offers the same products at a state, with
+:math:`\tilde A = -\partial r/\partial u`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +17,7 @@ from torch import Tensor
 
 from scidiff.inference import Cost, Likelihood, Posterior
 
-__all__ = ["Measurement", "weigh"]
+__all__ = ["Linearisation", "Measurement", "weigh"]
 
 
 class _ByAdjoint(torch.autograd.Function):
@@ -27,15 +30,44 @@ class _ByAdjoint(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return ctx.operator.adjoint(v), None
+        return _ByAdjoint.apply(v, _Transposed(ctx.operator)), None  # type: ignore[return-value]
 
 
-def weigh(part: Likelihood, r: Tensor) -> Tensor:
+class _Transposed:
+    """The adjoint as an operator, so that `_ByAdjoint` can be differentiated twice."""
+
+    def __init__(self, operator: Any) -> None:
+        self.operator, self.adjoint = operator, operator
+
+    def __call__(self, v: Tensor) -> Tensor:
+        return self.operator.adjoint(v)
+
+
+@dataclass(frozen=True)
+class Linearisation:
+    r"""The measurement around a state m: :math:`r(m + w) \approx r - \tilde A w`.
+
+    Arguments:
+        residual: Whitened residual r at m, (rows, n), without graph.
+        forward: :math:`\tilde A w`, (rows, \*S) -> (rows, n).
+        adjoint: :math:`\tilde A^T v`, (rows, n) -> (rows, \*S).
+    """
+
+    residual: Tensor
+    forward: Callable[[Tensor], Tensor]
+    adjoint: Callable[[Tensor], Tensor]
+
+
+def weigh(part: Likelihood, r: Tensor, at: Tensor | None = None) -> Tensor:
     r"""Whitens a difference of measurements, (rows, \*Y) -> (rows, n) real.
 
     Gaussian noise: exact. Noise with a ``variance(z)``, such as `PoissonNoise`: divided by the standard deviation at
-    :math:`z = \max(y, v(1))`, :math:`v(1)` being the variance of one unit of
-    signal (for counts: at least one count).
+    :math:`z = \max(y, v(1))`, :math:`v(1)` being the variance of one unit of signal (for counts: at least one count).
+
+    Arguments:
+        part: The likelihood.
+        r: Difference of measurements.
+        at: Noiseless measurement to take instead of y for the variance, (rows, \*Y).
     """
     if part.whitens:
         return part.whiten(r)
@@ -43,7 +75,7 @@ def weigh(part: Likelihood, r: Tensor) -> Tensor:
     if variance is None:
         return part.whiten(r)  # raises with the explanation
     floor = variance(torch.ones_like(part.y))
-    return (r / variance(torch.maximum(part.y, floor)).sqrt()).flatten(1)
+    return (r / variance(torch.maximum(part.y if at is None else at, floor)).sqrt()).flatten(1)
 
 
 class Measurement:
@@ -56,6 +88,7 @@ class Measurement:
 
     def __init__(self, posterior: Posterior, cost: Cost) -> None:
         self.posterior, self.prior, self.cost = posterior, posterior.prior, cost
+        self.affine = posterior.linear and all(part.whitens for part in posterior.likelihoods)
         self.graph: tuple[Tensor, Tensor] | None = None
         self.sums: list[Tensor] = []  # of each call's values, finite if they are; left on the device, read by `Watch`
 
@@ -121,3 +154,44 @@ class Measurement:
         u, z = self.graph
         self.cost.operator_vjp += 1
         return torch.autograd.grad(z, u, v, retain_graph=True)[0]
+
+    def linearise(self, u: Tensor) -> Linearisation:
+        r"""The measurement around the states ``u`` (rows, \*S).
+
+        Linear measurements with Gaussian noise: the products of this object, with one graph for the whole run. Others:
+        a graph at ``u``; noise that states its variance is weighed with the variance at :math:`A(\mathrm{decode}(u))`,
+        so that :math:`\tilde A^T r` is the gradient of its log likelihood. Both products are then passes backward
+        through that graph (the product with :math:`\tilde A` differentiates :math:`\tilde A^T v` in v), and count so.
+        """
+        if self.affine:
+            return Linearisation(self.residual(u), self.forward, self.adjoint)
+        self.cost.operator += 1
+        parts = self.posterior.likelihoods
+        with torch.enable_grad():
+            m = u.detach().requires_grad_()
+            x = self.prior.decode(m)
+            clean = [self._apply(p, x) for p in parts]
+            weights = [z.detach() for z in clean]
+            z = torch.cat([weigh(p, p.matching(c), w) for p, c, w in zip(parts, clean, weights, strict=True)], dim=1)
+        pairs = zip(parts, weights, strict=True)
+        r = torch.cat([weigh(p, p.difference(w), w) for p, w in pairs], dim=1)
+        transpose: list[tuple[Tensor, Tensor]] = []
+
+        def adjoint(v: Tensor) -> Tensor:
+            self.cost.operator_vjp += 1
+            return torch.autograd.grad(z, m, v, retain_graph=True)[0]
+
+        def forward(w: Tensor) -> Tensor:
+            if not transpose:
+                self.cost.operator_vjp += 1
+                with torch.enable_grad():
+                    v = torch.zeros_like(z).requires_grad_()
+                    transpose.append((v, torch.autograd.grad(z, m, v, create_graph=True)[0]))
+            v, g = transpose[0]
+            if not g.requires_grad:
+                names = ", ".join(type(part.operator).__name__ for part in parts)
+                raise TypeError(f"{names}: the gradient cannot be differentiated again; write it with torch functions.")
+            self.cost.operator_vjp += 1
+            return torch.autograd.grad(g, v, w, retain_graph=True)[0]
+
+        return Linearisation(r, forward, adjoint)

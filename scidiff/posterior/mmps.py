@@ -26,6 +26,15 @@ rarely. Conjugate gradients then run away: on undersampled MRI with a learned pr
 its residual growing instead of falling. So GMRES is the default: it needs no symmetry and never lets the residual grow.
 ``solver="cg"`` is for exact priors. M has no eigenvalue below 1; CG stops a row at a direction p with
 :math:`p^T M p < p^T p / 2`, and ``diagnostics["breakdowns"]`` is the fraction of solves that ended so.
+
+**Nonlinear measurements** (also: a prior whose ``decode`` is not affine, or noise that states its variance, such as
+counts) are linearised: at a state m with slope :math:`\tilde A`,
+
+.. math:: M v = r(m) + \tilde A (m - D), \qquad m \leftarrow D + C\tilde A^T v,
+
+is a Gauss-Newton step towards the most probable state, which stands for the mean :math:`D_y`. Steps that would lower
+the probability are halved, see `scidiff.posterior.gauss_newton`. The first m is :math:`D + C g` with the
+:math:`g = \tilde A^T v` of the call before, so that the linearisation also improves over the run.
 """
 
 from __future__ import annotations
@@ -37,7 +46,10 @@ import torch
 from torch import Tensor
 
 from scidiff.posterior.base import GuidedSampler, Run, differentiate
+from scidiff.posterior.gauss_newton import Point
+from scidiff.posterior.guidance import pull
 from scidiff.posterior.krylov import Solution, conjugate_gradients, dot, gmres
+from scidiff.posterior.measurement import Linearisation
 from scidiff.protocols import Denoiser
 from scidiff.samplers import DPMSolver, Sampler
 
@@ -60,55 +72,81 @@ class MMPS(GuidedSampler):
         solver: "gmres", or "cg" (conjugate gradients) for exact priors.
         tolerance: A row stops at a residual of ``tolerance * |r|``; at small noise levels one iteration reaches it.
         warm: Whether a solve starts from the one before; needs at least 2 iterations.
+        linearisations: Gauss-Newton steps per guided call where the measurement is not linear, a solve each.
 
     References:
         Learning Diffusion Priors from Observations by Expectation Maximization (Rozet et al., 2024),
         arXiv:2405.13712, section 4.2.
     """
 
-    requires: ClassVar[frozenset[str]] = frozenset({"linear", "gradient", "gaussian"})
+    requires: ClassVar[frozenset[str]] = frozenset({"gradient", "variance"})
 
     sampler: Sampler = field(default_factory=lambda: DPMSolver(64, stochastic=True))
     iterations: int = 8
     solver: Literal["cg", "gmres"] = "gmres"
     tolerance: float = 1e-2
     warm: bool = True
+    linearisations: int = 2
 
     def __post_init__(self) -> None:
         if self.iterations < 1:
             raise ValueError(f"iterations must be at least 1, got {self.iterations}.")
+        if self.linearisations < 1:
+            raise ValueError(f"linearisations must be at least 1, got {self.linearisations}.")
         if self.solver not in ("cg", "gmres"):
             raise ValueError(f"solver must be 'cg' or 'gmres', got {self.solver!r}.")
         if not 0 <= self.tolerance < 1:
             raise ValueError(f"tolerance must lie in [0, 1), got {self.tolerance}.")
 
     def condition(self, run: Run) -> Denoiser:
-        solve = conjugate_gradients if self.solver == "cg" else gmres
         measurement = run.measurement
         last: Tensor | None = None
+        g: Tensor | None = None
 
         def denoise(u: Tensor, sigma: Tensor) -> Tensor:
-            nonlocal last
+            nonlocal last, g
             u, D = differentiate(run, u, sigma)
+            center = D.detach()
+            if measurement.affine:
+                near = measurement.linearise(center)
+                x = self.solve(run, u, D, sigma, near, near.residual, last)
+                last = self.kept(x)
+                return center + x.image
 
-            def product(p: Tensor) -> tuple[Tensor, Tensor]:
-                run.cost.denoiser_vjp += 1
-                (g,) = torch.autograd.grad(D, u, measurement.adjoint(p), retain_graph=True)
-                g = sigma**2 * g  # C A' p
-                return p + measurement.forward(g), g
-
-            r = measurement.residual(D.detach())
-            x = Solution.zero(r, u.shape[1:])
-            size, left = dot(r, r).sqrt(), self.iterations
-            if last is not None:
-                x.along(last, dot(last, r), product, size > 0)
-                left -= 1
-            solve(x, product, self.tolerance * size, left)
-            last = x.v if self.warm and self.iterations > 1 else None
-
-            run.note("iterations", x.used.double().mean())
-            run.note("residual", (dot(x.r, x.r).sqrt() / size.clamp(min=torch.finfo(r.dtype).tiny)).mean())
-            run.note("breakdowns", x.broken.double().mean())
-            return D.detach() + x.image
+            zero = torch.zeros_like(center)
+            point = Point.at(run, center, zero, zero)
+            if g is not None and self.warm:
+                point = point.towards(run, center, g, sigma**2 * pull(run, u, D, g))
+            for _ in range(self.linearisations):
+                near = measurement.linearise(center + point.image)
+                x = self.solve(run, u, D, sigma, near, near.residual + near.forward(point.image), last)
+                last = self.kept(x)
+                point = point.towards(run, center, near.adjoint(x.v), x.image)
+            g = point.g
+            return center + point.image
 
         return denoise
+
+    def solve(
+        self, run: Run, u: Tensor, D: Tensor, sigma: Tensor, near: Linearisation, r: Tensor, last: Tensor | None
+    ) -> Solution:
+        r"""Solves :math:`M v = r` with the slope of ``near``, first along the solution ``last`` of the call before."""
+
+        def product(p: Tensor) -> tuple[Tensor, Tensor]:
+            g = sigma**2 * pull(run, u, D, near.adjoint(p))  # C A' p
+            return p + near.forward(g), g
+
+        x = Solution.zero(r, u.shape[1:])
+        size, left = dot(r, r).sqrt(), self.iterations
+        if last is not None:
+            x.along(last, dot(last, r), product, size > 0)
+            left -= 1
+        (conjugate_gradients if self.solver == "cg" else gmres)(x, product, self.tolerance * size, left)
+        run.note("iterations", x.used.double().mean())
+        run.note("residual", (dot(x.r, x.r).sqrt() / size.clamp(min=torch.finfo(r.dtype).tiny)).mean())
+        run.note("breakdowns", x.broken.double().mean())
+        return x
+
+    def kept(self, x: Solution) -> Tensor | None:
+        """What the next solve starts from."""
+        return x.v if self.warm and self.iterations > 1 else None

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 
 from scidiff.errors import NumericalError
 from scidiff.inference import Cost, Ensemble, Posterior
-from scidiff.posterior.base import MemberSampler, Run, largest, summary
+from scidiff.posterior.base import MemberSampler, Run, largest, located, summary
 from scidiff.protocols import Callback
 from scidiff.rng import Streams, member_indices, root_seed
 
@@ -91,7 +91,7 @@ class PopulationSampler(MemberSampler):
             try:
                 u = self.draw(run)
             except NumericalError as error:
-                raise NumericalError(f"{type(self).__name__}: {error}") from None
+                raise located(type(self).__name__, run, error) from None
             wanted = [m for m in indices if m // K == population]
             u = u.detach().unflatten(0, (K, posterior.batch))[[m % K for m in wanted]]
             with torch.no_grad():

@@ -8,12 +8,50 @@ from typing import Any
 
 from scidiff.arguments import near, require_kinds
 from scidiff.posterior.base import GuidedSampler, MemberSampler
-from scidiff.posterior.dps import DPS
+from scidiff.posterior.daps import DAPS
+from scidiff.posterior.ddnm import DDNM
+from scidiff.posterior.ddrm import DDRM
+from scidiff.posterior.dds import DDS
+from scidiff.posterior.diffpir import DiffPIR
+from scidiff.posterior.dpg import DPG
+from scidiff.posterior.dps import DPS, AnnealedDPS
+from scidiff.posterior.dps_gsg import DPSGSG
+from scidiff.posterior.eki import EKI
+from scidiff.posterior.enkg import EnKG
+from scidiff.posterior.fps import FPS
+from scidiff.posterior.lgd import LGD
+from scidiff.posterior.mcgdiff import MCGDiff
 from scidiff.posterior.mmps import MMPS
+from scidiff.posterior.pigdm import PiGDM, PublishedPiGDM
+from scidiff.posterior.pnpdm import PnPDM
+from scidiff.posterior.red_diff import REDDiff
+from scidiff.posterior.scg import SCG
+from scidiff.posterior.sda import SDA
+from scidiff.posterior.tds import TDS
+from scidiff.posterior.tmpd import TMPD
 
-__all__ = ["get", "names", "suitable", "table"]
+__all__ = ["FAMILIES", "SAMPLERS", "get", "names", "suitable", "table"]
 
-SAMPLERS: dict[str, type[MemberSampler]] = {"mmps": MMPS, "dps": DPS}
+FAMILIES: dict[str, dict[str, type[MemberSampler]]] = {
+    "guidance": {
+        "mmps": MMPS,
+        "pigdm": PiGDM,
+        "tmpd": TMPD,
+        "sda": SDA,
+        "lgd": LGD,
+        "dps": DPS,
+        "dps_annealed": AnnealedDPS,
+        "pigdm_published": PublishedPiGDM,
+    },
+    "gibbs": {"daps": DAPS, "pnpdm": PnPDM},
+    "monte carlo": {"tds": TDS, "mcgdiff": MCGDiff, "fps": FPS},
+    "projection": {"ddrm": DDRM, "ddnm": DDNM, "diffpir": DiffPIR, "dds": DDS},
+    "derivative-free": {"enkg": EnKG, "eki": EKI, "scg": SCG, "dpg": DPG, "dps_gsg": DPSGSG},
+    "point estimate": {"red_diff": REDDiff},
+}
+"""Methods by kin: conditional denoisers, alternating draws, weighted particles, data consistency per step, ..."""
+
+SAMPLERS: dict[str, type[MemberSampler]] = {name: kind for kin in FAMILIES.values() for name, kind in kin.items()}
 
 
 def names() -> list[str]:
@@ -35,6 +73,7 @@ def table() -> list[dict[str, str]]:
     return [
         {
             "name": name,
+            "family": next(family for family, kin in FAMILIES.items() if name in kin),
             "nonlinear": "no" if "linear" in kind.requires else "yes",
             "counts": "no" if "gaussian" in kind.requires else "yes",
             "black box": "no" if {"gradient", "linear", "svd"} & kind.requires else "yes",

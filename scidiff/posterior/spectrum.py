@@ -59,6 +59,17 @@ class Spectrum:
             return _dense(posterior)
         return _structured(posterior)
 
+    @staticmethod
+    def structured(posterior: Posterior) -> Spectrum | None:
+        """The spectrum if one operator offers it at the price of a transform, without a dense decomposition."""
+        operator = posterior.likelihoods[0].operator
+        if not posterior.linear or hasattr(operator, "matrix") or not callable(getattr(operator, "svd", None)):
+            return None
+        try:
+            return _structured(posterior)
+        except TypeError:  # several instruments, or noise or scales that mix the singular vectors
+            return None
+
 
 def _zeros(posterior: Posterior, rows: int) -> Tensor:
     return torch.zeros(rows, *(posterior.shape or ()), dtype=posterior.dtype, device=posterior.device)
@@ -81,11 +92,14 @@ def _dense(posterior: Posterior) -> Spectrum:
 
 
 def _structured(posterior: Posterior) -> Spectrum:
-    if len(posterior.likelihoods) > 1:
+    if len(posterior.likelihoods) != 1:
         raise TypeError(f"several instruments have no common SVD; {WAY_OUT}.")
     part, prior = posterior.likelihoods[0], posterior.prior
     noise = part.noise
-    if not isinstance(noise, GaussianNoise) or not (isinstance(noise.std, float) or getattr(noise.std, "ndim", 1) == 0):
+    std = getattr(noise, "std", None)
+    if isinstance(std, Tensor) and std.ndim == 0:
+        std = float(std)
+    if not isinstance(noise, GaussianNoise) or not isinstance(std, float):
         raise TypeError(f"{noise} mixes or weighs the singular vectors of the operator; {WAY_OUT}.")
     zero = _zeros(posterior, 1)
     slope = prior.decode(torch.ones_like(zero)) - prior.decode(zero)
@@ -110,8 +124,8 @@ def _structured(posterior: Posterior) -> Spectrum:
 
     with torch.no_grad():
         r = part.y - part.operator(prior.decode(_zeros(posterior, posterior.batch)))
-    y = _numbers(svd.U.adjoint(r)) / float(noise.std)
-    return Spectrum(s * float(scale) / float(noise.std), y.to(zero.dtype), analyse, synthesise)
+    y = _numbers(svd.U.adjoint(r)) / std
+    return Spectrum(s * float(scale) / std, y.to(zero.dtype), analyse, synthesise)
 
 
 def _numbers(c: Tensor) -> Tensor:

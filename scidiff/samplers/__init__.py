@@ -6,5 +6,6 @@ from scidiff.samplers.ddpm import DDPM
 from scidiff.samplers.dpm_solver import DPMSolver
 from scidiff.samplers.euler import Euler
 from scidiff.samplers.heun import Heun
+from scidiff.samplers.predictor_corrector import PredictorCorrector
 
-__all__ = ["DDIM", "DDPM", "DPMSolver", "Euler", "Heun", "Sampler"]
+__all__ = ["DDIM", "DDPM", "DPMSolver", "Euler", "Heun", "PredictorCorrector", "Sampler"]

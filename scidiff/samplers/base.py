@@ -10,7 +10,7 @@ In the files of this folder a step goes from level :math:`a = \sigma_i` to :math
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -23,7 +23,10 @@ from scidiff.protocols import Callback, Denoiser, Prior
 from scidiff.rng import Streams, member_indices, root_seed
 from scidiff.schedules import Schedule, describe, karras
 
-__all__ = ["Path", "Sampler", "batches", "level"]
+__all__ = ["Correction", "Path", "Sampler", "batches", "level"]
+
+Correction = Callable[[Tensor, float], tuple[Tensor, Tensor]]
+"""``correct(u, sigma)``: the state at a level, corrected, and the denoised state before (`PredictorCorrector`)."""
 
 
 def level(u: Tensor, sigma: float) -> Tensor:
@@ -40,14 +43,23 @@ def batches(members: Sequence[int], batch_size: int | None) -> list[Sequence[int
 
 
 class Path:
-    """The steps (a, b) along a sequence of levels, and the report after each of them.
+    """The steps (a, b) along a sequence of levels, and what follows each of them: correction and report.
 
-    The sum of a state, which tells whether it is finite, stays on the device and is read every ``every`` steps, so that a graphics
-    processor is not made to wait at each step; the error still names the level where it happened first.
+    The sum of a state, which tells whether it is finite, stays on the device and is read every ``every`` steps, so that
+    a graphics processor is not made to wait at each step; the error still names the level where it happened first.
     """
 
-    def __init__(self, name: str, levels: Sequence[float], callback: Callback | None = None, every: int = 16) -> None:
+    def __init__(
+        self,
+        name: str,
+        levels: Sequence[float],
+        callback: Callback | None = None,
+        every: int = 16,
+        correct: Correction | None = None,
+    ) -> None:
         self.name, self.levels, self.callback, self.every = name, list(levels), callback, every
+        self.correct = correct
+        self.before: Tensor | None = None
         self.flags: list[tuple[float, Tensor]] = []
         self.done = 0
 
@@ -58,9 +70,11 @@ class Path:
         return pairwise(self.levels)
 
     def report(self, u: Tensor) -> Tensor:
-        """Notes the state after a step, calls the callback, returns the state."""
+        """Corrects the state after a step (not at level zero), notes it, calls the callback, returns the state."""
         start = self.levels[self.done]
         self.done += 1
+        if self.correct is not None and self.levels[self.done] > 0:
+            u, self.before = self.correct(u, self.levels[self.done])
         self.flags.append((start, u.sum()))  # not finite if an entry is not; the cheapest test
         if len(self.flags) == self.every or self.done == len(self):
             finite = torch.stack([total for _, total in self.flags]).isfinite().tolist()
@@ -113,16 +127,23 @@ class Sampler(ABC):
         """The noise levels from the largest to zero."""
         return self.schedule(self.intervals).tolist()
 
-    def path(self, callback: Callback | None = None) -> Path:
+    def path(self, callback: Callback | None = None, correct: Correction | None = None) -> Path:
         """The steps of one run."""
-        return Path(type(self).__name__, self.levels(), callback)
+        return Path(type(self).__name__, self.levels(), callback, correct=correct)
 
     def start(self, streams: Streams, shape: Sequence[int], device: torch.device | str, dtype: torch.dtype) -> Tensor:
         r"""The first state :math:`\sigma_0\epsilon` (rows, \*shape)."""
         return self.levels()[0] * streams.randn(shape, device, dtype)
 
     @abstractmethod
-    def integrate(self, denoise: Denoiser, u: Tensor, streams: Streams, callback: Callback | None = None) -> Tensor:
+    def integrate(
+        self,
+        denoise: Denoiser,
+        u: Tensor,
+        streams: Streams,
+        callback: Callback | None = None,
+        correct: Correction | None = None,
+    ) -> Tensor:
         r"""Carries ``u`` (rows, \*S) from the first noise level to zero.
 
         Arguments:
@@ -130,6 +151,7 @@ class Sampler(ABC):
             u: State at the first noise level, see `start`.
             streams: Source of all random numbers, one stream per row.
             callback: Called as ``callback(step, steps, sigma, u)`` after each step, with the level just reached.
+            correct: Applied to the state after each step but the last one, before the callback.
 
         Raises:
             NumericalError: The state left the finite numbers; the message names method and noise level.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scidiff.protocols import Callback, Denoiser
 from scidiff.rng import Streams
-from scidiff.samplers.base import Sampler, level
+from scidiff.samplers.base import Correction, Sampler, level
 from scidiff.schedules import Schedule, vp_linear
 
 __all__ = ["DDIM"]
@@ -43,13 +43,22 @@ class DDIM(Sampler):
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta must lie between 0 and 1, got {self.eta}.")
 
-    def integrate(self, denoise: Denoiser, u: Tensor, streams: Streams, callback: Callback | None = None) -> Tensor:
-        path = self.path(callback)
+    def step(self, u: Tensor, D: Tensor, a: float, b: float, streams: Streams) -> Tensor:
+        """One step from level ``a`` to level ``b``."""
+        c = self.eta * b * (1 - b**2 / a**2) ** 0.5
+        u = D + (b**2 - c**2) ** 0.5 / a * (u - D)
+        return u + c * streams.randn_like(u) if c > 0 else u
+
+    def integrate(
+        self,
+        denoise: Denoiser,
+        u: Tensor,
+        streams: Streams,
+        callback: Callback | None = None,
+        correct: Correction | None = None,
+    ) -> Tensor:
+        path = self.path(callback, correct)
         for a, b in path:
             D = denoise(u, level(u, a))
-            c = self.eta * b * (1 - b**2 / a**2) ** 0.5
-            u = D + (b**2 - c**2) ** 0.5 / a * (u - D)
-            if c > 0:
-                u = u + c * streams.randn_like(u)
-            path.report(u)
+            u = path.report(self.step(u, D, a, b, streams))
         return u

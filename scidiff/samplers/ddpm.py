@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scidiff.protocols import Callback, Denoiser
 from scidiff.rng import Streams
-from scidiff.samplers.base import Sampler, level
+from scidiff.samplers.base import Correction, Sampler, level
 from scidiff.schedules import Schedule, vp_linear
 
 __all__ = ["DDPM", "ancestral"]
@@ -42,8 +42,15 @@ class DDPM(Sampler):
     steps: int = 1000
     schedule: Schedule = vp_linear
 
-    def integrate(self, denoise: Denoiser, u: Tensor, streams: Streams, callback: Callback | None = None) -> Tensor:
-        path = self.path(callback)
+    def integrate(
+        self,
+        denoise: Denoiser,
+        u: Tensor,
+        streams: Streams,
+        callback: Callback | None = None,
+        correct: Correction | None = None,
+    ) -> Tensor:
+        path = self.path(callback, correct)
         for a, b in path:
             D = denoise(u, level(u, a))
             u = path.report(ancestral(u, D, a, b, streams))

@@ -12,7 +12,9 @@ and the two variants are
     \text{SDE:}\quad & u_b = \frac{b^2}{a^2} u_a + \Big(1 - \frac{b^2}{a^2}\Big) D'
         + b\sqrt{1 - \frac{b^2}{a^2}}\,z, \qquad z \sim N(0, I).
 
-The first step and the last one (to level zero, :math:`h = \infty`) take :math:`D' = D`.
+The first step and the last one (to level zero, :math:`h = \infty`) take :math:`D' = D`. Where the state is
+corrected between steps (`PredictorCorrector`), the difference :math:`D - D_{-}` takes :math:`D` before the correction,
+whose noise must not be extrapolated.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from torch import Tensor
 
 from scidiff.protocols import Callback, Denoiser
 from scidiff.rng import Streams
-from scidiff.samplers.base import Sampler, level
+from scidiff.samplers.base import Correction, Sampler, level
 from scidiff.schedules import Schedule, log_linear
 
 __all__ = ["DPMSolver"]
@@ -48,17 +50,25 @@ class DPMSolver(Sampler):
     schedule: Schedule = log_linear
     stochastic: bool = False
 
-    def integrate(self, denoise: Denoiser, u: Tensor, streams: Streams, callback: Callback | None = None) -> Tensor:
-        path = self.path(callback)
+    def integrate(
+        self,
+        denoise: Denoiser,
+        u: Tensor,
+        streams: Streams,
+        callback: Callback | None = None,
+        correct: Correction | None = None,
+    ) -> Tensor:
+        path = self.path(callback, correct)
         D_last, h_last = None, math.inf
         for a, b in path:
             D = denoise(u, level(u, a))
             h = math.log(a / b) if b > 0 else math.inf
-            middle = D if D_last is None or b == 0 else D + h / (2 * h_last) * (D - D_last)
+            before = D if path.before is None else path.before
+            middle = D if D_last is None or b == 0 else D + h / (2 * h_last) * (before - D_last)
             keep = (b / a) ** 2 if self.stochastic else b / a
             u = keep * u + (1 - keep) * middle
             if self.stochastic and b > 0:
                 u = u + b * math.sqrt(1 - keep) * streams.randn_like(u)
-            path.report(u)
+            u = path.report(u)
             D_last, h_last = D, h
         return u

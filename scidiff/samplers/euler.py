@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scidiff.protocols import Callback, Denoiser
 from scidiff.rng import Streams
-from scidiff.samplers.base import Sampler, level
+from scidiff.samplers.base import Correction, Sampler, level
 
 __all__ = ["Euler"]
 
@@ -30,8 +30,15 @@ class Euler(Sampler):
         Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), arXiv:2206.00364.
     """
 
-    def integrate(self, denoise: Denoiser, u: Tensor, streams: Streams, callback: Callback | None = None) -> Tensor:
-        path = self.path(callback)
+    def integrate(
+        self,
+        denoise: Denoiser,
+        u: Tensor,
+        streams: Streams,
+        callback: Callback | None = None,
+        correct: Correction | None = None,
+    ) -> Tensor:
+        path = self.path(callback, correct)
         for a, b in path:
             D = denoise(u, level(u, a))
             u = path.report(D + (b / a) * (u - D))

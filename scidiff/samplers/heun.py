@@ -17,7 +17,7 @@ from torch import Tensor
 
 from scidiff.protocols import Callback, Denoiser
 from scidiff.rng import Streams
-from scidiff.samplers.base import Sampler, level
+from scidiff.samplers.base import Correction, Sampler, level
 
 __all__ = ["Heun"]
 
@@ -59,8 +59,15 @@ class Heun(Sampler):
     def calls(self) -> int:
         return 2 * self.intervals - 1
 
-    def integrate(self, denoise: Denoiser, u: Tensor, streams: Streams, callback: Callback | None = None) -> Tensor:
-        path = self.path(callback)
+    def integrate(
+        self,
+        denoise: Denoiser,
+        u: Tensor,
+        streams: Streams,
+        callback: Callback | None = None,
+        correct: Correction | None = None,
+    ) -> Tensor:
+        path = self.path(callback, correct)
         for a, b in path:
             gamma = min(self.S_churn / len(path), math.sqrt(2) - 1) if self.S_tmin <= a <= self.S_tmax else 0.0
             if gamma > 0:

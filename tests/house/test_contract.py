@@ -15,7 +15,7 @@ from scidiff import Ensemble, Likelihood, Posterior
 from scidiff.linalg import Dense, Diagonal, Isotropic, LowRank, Stationary
 from scidiff.noise import GaussianNoise, PoissonNoise
 from scidiff.operators import LinearMap, Mask
-from scidiff.posterior import DPS, MMPS
+from scidiff.posterior import DDRM, DPS, MMPS
 from scidiff.priors import DiffusionPrior, GaussianMixturePrior, GaussianPrior
 from scidiff.samplers import DDIM, DDPM, DPMSolver, Euler, Heun
 
@@ -299,8 +299,8 @@ def test_dps_takes_a_plain_function_and_obeys_the_data():
     ensemble = DPS(steps=200)(p, members=8, generator=rng())
     seen, unseen = ensemble.mean[0, 0] - x[0, 0], prior.covariance.diagonal().sqrt()[:W]
     assert float(seen.abs().max()) < 0.5 * float(unseen.min())
-    with pytest.raises(TypeError, match="Samplers that would work: dps"):
-        MMPS()(p, members=1)
+    with pytest.raises(TypeError, match="DDRM needs svd.*Samplers that would work: .*dps"):
+        DDRM()(p, members=1)
 
 
 def test_asking_for_more_than_the_posterior_offers_names_what_would_work():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from scidiff.linalg import Covariance, Dense, Diagonal, Isotropic, LowRank, Stationary, as_covariance
+from scidiff.linalg import Cosine, Covariance, Dense, Diagonal, Isotropic, LowRank, Stationary, as_covariance
 from scidiff.rng import Streams
 
 F64, C128 = torch.float64, torch.complex128
@@ -41,9 +41,23 @@ COVARIANCES = {
         lambda: LowRank(randn(3, *SHAPE), spectrum()),
         lambda: randn(3, 24).mT @ randn(3, 24) + torch.diag(spectrum().flatten()),
     ),
+    "cosine": (lambda: Cosine(spectrum(False), dims=2), lambda: cosines(spectrum(False))),
     "stationary": (lambda: Stationary(spectrum(), dims=2), lambda: circulant(spectrum()).real),
     "stationary_complex": (lambda: Stationary(spectrum(False), dims=2), lambda: circulant(spectrum(False))),
 }
+
+
+def cosines(lam: Tensor) -> Tensor:
+    """Brute force: sum over modes of the variance times the product of cosines at the centres of both cells."""
+    out = torch.zeros(2, 3, 4, 2, 3, 4, dtype=F64)
+    for c in range(2):
+        for p in range(3):
+            for q in range(4):
+                rows = torch.tensor([math.cos(math.pi * p * (i + 0.5) / 3) for i in range(3)], dtype=F64)
+                columns = torch.tensor([math.cos(math.pi * q * (j + 0.5) / 4) for j in range(4)], dtype=F64)
+                mode = torch.outer(rows / rows.norm(), columns / columns.norm())
+                out[c, :, :, c] += lam[c, p, q] * torch.einsum("ij,km->ijkm", mode, mode)
+    return out.reshape(24, 24)
 
 
 def circulant(lam: Tensor) -> Tensor:

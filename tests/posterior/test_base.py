@@ -146,18 +146,27 @@ def test_prior_without_gradient():
 
 
 def test_requirements_name_what_would_work():
-    with pytest.raises(TypeError, match=r"MMPS needs linear; .* would work: dps\."):
-        MMPS()(posterior(Square()))
+    assert MMPS(DPMSolver(3))(posterior(Square()), 2, Generator()).samples.shape == (2, 1, 2, 5, 8)
     assert DPS(steps=3)(posterior(Square()), 2, Generator()).samples.shape == (2, 1, 2, 5, 8)
 
     class BlackBox(Square):
         differentiable = False
 
-    with pytest.raises(TypeError, match=r"DPS needs gradient; .* would work: none"):
+    with pytest.raises(TypeError, match=r"DPS needs gradient; .* would work: .*enkg"):
         DPS()(posterior(BlackBox()))
     counts = Posterior(Network(), Likelihood(MASK, PoissonNoise(), MASK(torch.ones(1, 2, 5, 8))))
-    with pytest.raises(TypeError, match="DPS needs gaussian"):
-        DPS()(counts)
+    assert DPS(steps=3)(counts, 2, Generator()).samples.shape == (2, 1, 2, 5, 8)
+
+    class Unknown:
+        def sample(self, z, generator=None):
+            return z
+
+        def log_prob(self, y, z):
+            return -(y - z).abs().flatten(1).sum(1)
+
+    laplace = Posterior(Network(), Likelihood(MASK, Unknown(), MASK(torch.ones(1, 2, 5, 8))))
+    with pytest.raises(TypeError, match=r"DPS needs variance; .* would work: .*lgd"):
+        DPS()(laplace)
 
 
 def test_not_finite_names_method_and_level():
@@ -176,9 +185,12 @@ def test_registry():
     assert posteriors.get("mmps", iterations=3, steps=10) == MMPS(DPMSolver(10, stochastic=True), iterations=3)
     assert posteriors.get("dps", zeta=0.3) == DPS(zeta=0.3)
     rows = {row["name"]: row for row in posteriors.table()}
-    assert rows["mmps"]["requires"] == "gaussian, gradient, linear" and rows["dps"]["summary"]
-    with pytest.raises(ValueError, match="unknown sampler 'ddrm'; samplers are mmps, dps"):
-        posteriors.get("ddrm")
+    assert rows["mmps"]["requires"] == "gradient, variance" and rows["dps"]["summary"]
+    with pytest.raises(ValueError, match="unknown sampler 'gibbs'; samplers are mmps, .*dps"):
+        posteriors.get("gibbs")
+    assert rows["mmps"]["requires"] == "gradient, variance" and rows["dps"]["summary"]
+    with pytest.raises(ValueError, match="unknown sampler 'nuts'; samplers are mmps, .*dps"):
+        posteriors.get("nuts")
     with pytest.raises(TypeError, match="dps has no parameter step; did you mean 'steps'. it has"):
         posteriors.get("dps", step=3)
     for wrong in ("abc", 2.5, True, [3]):

@@ -106,7 +106,7 @@ def test_several_fields():
 def test_dps_is_what_the_docs_say():
     """A heuristic: fits the data and stays bounded, but its mean is off by more than Monte Carlo explains."""
     posterior, exact = gaussian()
-    ensemble = DPS(steps=500)(posterior, 128, Generator().manual_seed(0))
+    ensemble = DPS(steps=500, zeta=0.5)(posterior, 128, Generator().manual_seed(0))
     report = compare_with_exact(ensemble.samples[:, 0], exact)
     assert 2 * report.mean_floor < report.mean_error < 0.6
     assert 0.7 < report.trace_ratio < 1.4

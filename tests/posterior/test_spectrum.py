@@ -7,7 +7,7 @@ from torch import Generator
 from scidiff.inference import Cost, Likelihood, Posterior
 from scidiff.linalg import Dense
 from scidiff.noise import GaussianNoise
-from scidiff.operators import LinearMap, Mask
+from scidiff.operators import Convolution, Downsampling, LinearMap, Mask
 from scidiff.posterior.measurement import Measurement
 from scidiff.posterior.spectrum import Spectrum
 from scidiff.priors import GaussianPrior
@@ -34,9 +34,23 @@ def build(operator: object, noise: GaussianNoise, complex: bool = False, n: int 
     return Posterior(prior, Likelihood(operator, noise, y if not isinstance(operator, LinearMap) else y[:, 0]))
 
 
+BLUR = Convolution(torch.tensor([[0.5, 0.2, 0.0], [0.1, 0.0, 0.2]], dtype=F64), (4, 5))
+
+
+def observed(operator: Convolution | Downsampling, complex: bool = False) -> Posterior:
+    """Two fields near 280 seen through an operator that keeps their dimensions."""
+    p = build(MASK, noise_of("scalar", 13), complex)
+    x = p.prior.sample(2, Generator().manual_seed(2))
+    return Posterior(p.prior, Likelihood(operator, noise_of("scalar", 1), operator(x)))
+
+
 CASES = {
     "mask": lambda: build(MASK, noise_of("scalar", 13)),
     "mask, complex": lambda: build(MASK, noise_of("scalar", 13), complex=True),
+    "blur": lambda: observed(BLUR),
+    "blur, complex": lambda: observed(BLUR, complex=True),
+    "coarse": lambda: observed(Downsampling((2, 1), (4, 5))),
+    "coarse, complex": lambda: observed(Downsampling((2, 1), (4, 5)), complex=True),
     "matrix, diagonal": lambda: build(LinearMap.dense(MASK, (1, 4, 5)), noise_of("diagonal", 13)),
     "matrix, correlated": lambda: build(LinearMap.dense(MASK, (1, 4, 5)), noise_of("correlated", 13)),
 }
@@ -57,6 +71,14 @@ def test_spectrum_is_the_whitened_operator(name: str) -> None:
     assert torch.allclose(back, measurement.adjoint(measurement.residual(torch.zeros_like(u))), rtol=1e-8, atol=1e-6)
     c = spectrum.analyse(u)
     assert torch.allclose(spectrum.analyse(spectrum.synthesise(c)), c, atol=1e-10)
+
+
+def test_structure_is_found_where_it_is_cheap() -> None:
+    cheap = {name for name in CASES if Spectrum.structured(CASES[name]()) is not None}
+    assert cheap == {"mask", "mask, complex", "blur", "blur, complex", "coarse", "coarse, complex"}
+    part = CASES["mask"]().likelihoods[0]
+    weighed = Posterior(CASES["mask"]().prior, Likelihood(MASK, noise_of("diagonal", 13), part.y))
+    assert Spectrum.structured(weighed) is None
 
 
 def test_what_keeps_no_structure_is_refused() -> None:

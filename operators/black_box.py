@@ -1,0 +1,186 @@
+"""Forward models without derivatives: Python functions of numpy arrays, programs of their own, frozen operators.
+
+Samplers that require no gradient (`enkg`, `scg`, `dpg`, `eki`, `dps_gsg`) work with them.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scidiff.errors import NumericalError
+from scidiff.protocols import Operator
+
+__all__ = ["BlackBox", "Frozen", "Subprocess"]
+
+
+class BlackBox:
+    r"""A Python function of numpy arrays as an operator.
+
+    The function gets a copy of the fields on the CPU, in their own type, and its answer comes back with the type and
+    device of the fields (whole numbers become floating-point ones). It must treat fields independently.
+
+    Arguments:
+        function: Maps fields (B, \*X) to measurements (B, \*Y); with ``batched=False`` one field (\*X) to (\*Y), a
+            number counting as (1,).
+        batched: Whether the function takes all fields of a batch at once.
+
+    Raises (when called):
+        TypeError: if the answer is no array of numbers.
+        ValueError: if it does not hold one measurement per field, or measurements differ in shape.
+        NumericalError: if it holds NaN or infinite values; names the fields.
+    """
+
+    differentiable = False
+
+    def __init__(self, function: Callable[[Any], Any], batched: bool = True) -> None:
+        if not callable(function):
+            raise TypeError(f"function must be callable, got {type(function).__name__}.")
+        self.function, self.batched = function, batched
+
+    def __repr__(self) -> str:
+        return f"BlackBox({self.name}{'' if self.batched else ', batched=False'})"
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        array = x.detach().cpu().numpy().copy()  # the function may write into it
+        if self.batched:
+            z = self._numbers(self.function(array), "")
+            if z.ndim == 0 or len(z) != len(array):
+                raise ValueError(
+                    f"{self.name} was given {len(array)} fields (B, ...) and answered with shape {z.shape}; it must "
+                    "return one measurement per field along the first axis, or be wrapped with batched=False."
+                )
+            z = z[:, None] if z.ndim == 1 else z
+        else:
+            answers = [self._numbers(self.function(field), f" for field {i}") for i, field in enumerate(array)]
+            single = [np.atleast_1d(z) for z in answers]
+            shapes = sorted({z.shape for z in single})
+            if len(shapes) > 1:
+                raise ValueError(f"{self.name} answers with measurements of several shapes, {shapes}; pad them to one.")
+            z = np.stack(single)
+        bad = np.flatnonzero(~np.isfinite(z).reshape(len(z), -1).all(1))
+        if len(bad):
+            rows = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+            raise NumericalError(
+                f"{self.name} gives NaN or infinite values for field {rows} of {len(z)}; bound what it is given, "
+                "return a finite value far from the data where the model has no solution"
+            )
+        out = torch.as_tensor(z, device=x.device)
+        real = x.dtype.to_real()
+        return out.to(real.to_complex() if out.is_complex() else real)
+
+    def _numbers(self, answer: Any, where: str) -> Any:
+        if isinstance(answer, Tensor):
+            answer = answer.detach().cpu().numpy()
+        z = np.asarray(answer)
+        if z.dtype.kind not in "fciub":
+            raise TypeError(
+                f"{self.name} returned {type(answer).__name__}{where} ({z.dtype} entries); "
+                "return a numpy array of numbers."
+            )
+        return z
+
+
+class Subprocess(BlackBox):
+    r"""A program of its own as an operator; fields and measurements pass through ``.npy`` files.
+
+    The program is started without a shell in the current folder. ``{input}`` and ``{output}`` in its arguments stand
+    for the two files, which lie in a temporary folder that is removed afterwards::
+
+        Subprocess(["python", "solver.py", "{input}", "{output}"], timeout=600)
+
+    Arguments:
+        command: Program and arguments.
+        batched: True starts it once for all fields of a batch, False once per field; see `BlackBox` for the shapes.
+        timeout: Seconds after which a run is stopped; None waits.
+
+    Raises (when called):
+        RuntimeError: if the program cannot be started, takes too long, fails, or writes no measurement; with the last
+            lines it wrote to standard error.
+    """
+
+    def __init__(self, command: Sequence[str | Path], batched: bool = True, timeout: float | None = 3600.0) -> None:
+        if isinstance(command, str):
+            raise TypeError(f"command must be a sequence of arguments; write {command.split()!r}.")
+        self.command = [str(part) for part in command]
+        for place in ("{input}", "{output}"):
+            if not any(place in part for part in self.command):
+                raise ValueError(f"the command {self.command} has no {place}; write it where the file's path belongs.")
+        if timeout is not None and not timeout > 0:
+            raise ValueError(f"timeout must be positive or None, got {timeout}.")
+        self.timeout = timeout
+        super().__init__(self._run, batched)
+
+    def __repr__(self) -> str:
+        return f"Subprocess({self.command}, batched={self.batched}, timeout={self.timeout})"
+
+    @property
+    def name(self) -> str:
+        return Path(self.command[0]).name
+
+    def _run(self, fields: Any) -> Any:
+        with tempfile.TemporaryDirectory(prefix="scidiff-") as folder:
+            given, answer = Path(folder) / "input.npy", Path(folder) / "output.npy"
+            np.save(given, fields, allow_pickle=False)
+            command = [part.replace("{input}", str(given)).replace("{output}", str(answer)) for part in self.command]
+            try:
+                done = subprocess.run(
+                    command, stdin=subprocess.DEVNULL, capture_output=True, timeout=self.timeout, check=False
+                )
+            except OSError as error:
+                raise RuntimeError(f"{self.name} cannot be started: {error}. Is it installed and executable?") from None
+            except subprocess.TimeoutExpired as error:
+                raise RuntimeError(
+                    f"{self.name} took longer than timeout={self.timeout:g} s.{_tail(error.stderr)}"
+                ) from None
+            if done.returncode:
+                raise RuntimeError(f"{self.name} failed with exit code {done.returncode}.{_tail(done.stderr)}")
+            if not answer.is_file():
+                raise RuntimeError(
+                    f"{self.name} ended well but wrote no file {{output}}; save the measurement there with "
+                    f"numpy.save.{_tail(done.stderr)}"
+                )
+            try:
+                return np.load(answer, allow_pickle=False)
+            except ValueError as error:
+                raise RuntimeError(f"{self.name} wrote a file that is no .npy array of numbers: {error}") from None
+
+
+def _tail(stderr: bytes | None, lines: int = 10) -> str:
+    """The last lines of standard error, for messages."""
+    text = (stderr or b"").decode(errors="replace").strip()
+    return "\nIts last lines:\n" + "\n".join(text.splitlines()[-lines:]) if text else " It wrote nothing to stderr."
+
+
+class Frozen:
+    """A torch operator whose derivatives are not used: it runs under ``torch.no_grad`` and saves its memory.
+
+    Its ``adjoint`` and ``svd`` are hidden too, so that it is a black box to every sampler.
+
+    Arguments:
+        operator: Any operator.
+    """
+
+    differentiable = False
+
+    def __init__(self, operator: Operator) -> None:
+        self.operator = operator
+
+    def __repr__(self) -> str:
+        return f"Frozen({self.operator!r})"
+
+    def __call__(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.operator(x.detach())

@@ -1,0 +1,109 @@
+r"""Coarse observation of a fine field (super-resolution), one small matrix per axis.
+
+:math:`A = M_1 \otimes \dots \otimes M_d`. With :math:`M_i = U_i\,\mathrm{diag}(s_i)\,V_i^\top` its decomposition is
+:math:`U = \bigotimes U_i`, :math:`s = \bigotimes s_i`, :math:`V = \bigotimes V_i`: no matrix is larger than a side of
+the grid.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from scidiff.linalg.svd import SVD, Frame
+
+__all__ = ["Downsampling"]
+
+
+class Downsampling:
+    r"""Weighted means over blocks of ``factor`` entries along each axis.
+
+    Coarse entry j of an axis sees the fine entries under the kernel, whose centre lies on the centre of block j. Beyond
+    the border the field continues as its mirror image, so constant fields keep their value.
+
+    Fields are (B, \*R, \*grid), measurements (B, \*R, \*(grid / factor)).
+
+    Arguments:
+        factor: How many fine entries make a coarse one; one number or one per axis.
+        grid: Sides of the fine grid, each divisible by its factor.
+        kernel: "box" is the mean over the block. A vector of weights, the same along every axis, is an antialiasing
+            filter of your own: used as given (let it sum to 1), of a length with the parity of every factor.
+
+    Raises:
+        ValueError: if sizes do not fit; the message says which.
+    """
+
+    def __init__(
+        self, factor: int | Sequence[int], grid: Sequence[int], kernel: Literal["box"] | Tensor = "box"
+    ) -> None:
+        self.grid = tuple(int(n) for n in grid)
+        self.factor = (factor,) * len(self.grid) if isinstance(factor, int) else tuple(factor)
+        if not self.grid or len(self.factor) != len(self.grid):
+            raise ValueError(f"got {len(self.factor)} factors for a grid {self.grid}; give one per axis.")
+        for f, n in zip(self.factor, self.grid, strict=True):
+            if f < 1 or n % f:
+                raise ValueError(f"a side of {n} entries cannot be divided into blocks of {f}; crop or pad the field.")
+        self.kernel = kernel
+        self.matrices = [axis_matrix(f, n, kernel) for f, n in zip(self.factor, self.grid, strict=True)]
+
+    def __repr__(self) -> str:
+        kernel = repr(self.kernel) if isinstance(self.kernel, str) else f"{len(self.kernel)} weights"
+        return f"Downsampling({self.factor}, grid={self.grid}, kernel={kernel})"
+
+    @property
+    def coarse(self) -> tuple[int, ...]:
+        """Sides of the coarse grid."""
+        return tuple(n // f for f, n in zip(self.factor, self.grid, strict=True))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return along(x, self.matrices, "a field")
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        r"""Spreads each coarse entry over what it sees, (B, \*R, \*grid)."""
+        return along(y, [m.mT for m in self.matrices], "a measurement")
+
+    def svd(self) -> SVD:
+        r"""Coefficients (B, \*R, \*coarse); singular values are products over axes."""
+        factors = [torch.linalg.svd(m, full_matrices=False) for m in self.matrices]
+        s = functools.reduce(lambda a, b: a[..., None] * b, [f.S for f in factors])
+        u, vt = [f.U for f in factors], [f.Vh for f in factors]
+
+        def frame(columns: list[Tensor]) -> Frame:
+            rows = [c.mT for c in columns]
+            return Frame(lambda c: along(c, columns, "a coefficient"), lambda x: along(x, rows, "a field"))
+
+        return SVD(frame(u), s, frame([v.mT for v in vt]))
+
+
+def axis_matrix(factor: int, side: int, kernel: Literal["box"] | Tensor) -> Tensor:
+    """The matrix (side / factor, side) of one axis, in float64."""
+    if isinstance(kernel, str):
+        if kernel != "box":
+            raise ValueError(f"kernel must be 'box' or a vector of weights, got {kernel!r}.")
+        kernel = torch.full((factor,), 1 / factor, dtype=torch.float64)
+    if kernel.ndim != 1 or kernel.is_complex() or not 1 <= len(kernel) <= side:
+        raise ValueError(f"kernel must be a real vector of 1 to {side} weights, got shape {tuple(kernel.shape)}.")
+    if (len(kernel) - factor) % 2:
+        raise ValueError(
+            f"a kernel of {len(kernel)} weights has no centre on blocks of {factor}: both must be odd or both even."
+        )
+    weights = kernel.detach().to(torch.float64)
+    n, reach = side // factor, (len(kernel) - factor) // 2
+    i = torch.arange(n, device=weights.device)[:, None] * factor - reach + torch.arange(len(kernel)).to(weights.device)
+    i = i % (2 * side)
+    i = torch.minimum(i, 2 * side - 1 - i)  # mirror, the border entry repeated
+    return weights.new_zeros(n, side).scatter_add_(1, i, weights.expand(n, -1))
+
+
+def along(x: Tensor, matrices: Sequence[Tensor], what: str) -> Tensor:
+    """Applies one matrix along each of the last axes."""
+    expected = tuple(m.shape[1] for m in matrices)
+    if x.ndim <= len(matrices) or tuple(x.shape[-len(matrices) :]) != expected:
+        raise ValueError(f"expected {what} (B, ..., {', '.join(map(str, expected))}), got {tuple(x.shape)}.")
+    for axis, m in zip(range(-len(matrices), 0), matrices, strict=True):
+        x = (x.movedim(axis, -1) @ m.to(x.device, x.dtype).mT).movedim(-1, axis)
+    return x
