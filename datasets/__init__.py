@@ -14,6 +14,7 @@ from scidiff.lazy import lazy_exports  # noqa: E402 - the check above must come 
 _EXPORTS: dict[str, str] = {
     "ComplexSlices": "scidiff.datasets.slices",
     "PhantomCrops": "scidiff.datasets.slices",
+    "StoredFields": "scidiff.datasets.stored_fields",
     "TrainingData": "scidiff.datasets.sources",
     "coil_maps": "scidiff.datasets.phantom",
     "head_phantom": "scidiff.datasets.phantom",

@@ -7,6 +7,8 @@ slices     complex crops of magnitude volumes (`scidiff.datasets.slices`); chann
 phantom    complex head phantoms, drawn afresh each time (`scidiff.datasets.phantom`); no files
 arrays     windows of stored fields, (N, \*grid), or (N, C, \*grid) with ``channels = true``; .npy, .npz, .h5;
            standardised per channel
+fields     windows of variables of NetCDF, HDF5 or Zarr archives, read while training, standardised per variable
+           (`scidiff.datasets.stored_fields`)
 ========== =============================================================================================
 """
 
@@ -27,7 +29,7 @@ from scidiff.errors import InputError
 
 __all__ = ["TrainingData", "training_data"]
 
-Source = Callable[[Generator, tuple[int, ...]], Tensor]
+Source = Callable[[Generator, tuple[int, ...]], "Tensor | tuple[Tensor, Tensor]"]
 
 
 @dataclass
@@ -42,7 +44,9 @@ class TrainingData:
     complex: bool = False
     units: str = "1"
     files: dict[str, str] = field(default_factory=dict)
-    """File name -> sha256."""
+    """File name -> sha256; for stores that are folders, and large archives, a digest of names, sizes and metadata."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What else the prior's card keeps: variables, units, transforms, condition."""
 
 
 def training_data(kind: str, folder: str | Path = ".", **options: Any) -> TrainingData:
@@ -51,7 +55,12 @@ def training_data(kind: str, folder: str | Path = ".", **options: Any) -> Traini
     Raises:
         InputError: Unknown kind or option, missing file, or fields that are not finite.
     """
-    kinds: Mapping[str, Callable[..., TrainingData]] = {"slices": _slices, "phantom": _phantom, "arrays": _arrays}
+    kinds: Mapping[str, Callable[..., TrainingData]] = {
+        "slices": _slices,
+        "phantom": _phantom,
+        "arrays": _arrays,
+        "fields": _stored,
+    }
     if kind not in kinds:
         raise InputError(f"data.kind is '{kind}'; expected one of {', '.join(kinds)}.")
     known = _options(kind)
@@ -74,6 +83,7 @@ def _options(kind: str) -> list[str]:
         "slices": (_slices, ComplexSlices.__init__),
         "phantom": (_phantom, PhantomCrops.__init__),
         "arrays": (_arrays,),
+        "fields": (_stored,),
     }
     names = [name for maker in makers[kind] for name in signature(maker).parameters]
     return [n for n in dict.fromkeys(names) if n not in ("self", "folder", "volumes", "augmentation", "options")]
@@ -145,6 +155,65 @@ def _arrays(
         units=units,
         files=_checksums(folder, files),
     )
+
+
+def _stored(
+    folder: Path,
+    files: Sequence[str],
+    variables: Sequence[str],
+    dims: Sequence[str],
+    split: float = 0.1,
+    validation: Sequence[str] = (),
+    condition: Sequence[str] = (),
+    transforms: Mapping[str, Mapping[str, Any]] | None = None,
+    units: Mapping[str, str] | None = None,
+) -> TrainingData:
+    from scidiff.datasets.stored_fields import StoredFields
+
+    def archive(names: Sequence[str], known: Mapping[str, str]) -> StoredFields:
+        parts = StoredFields.transforms_of(transforms or {}, variables)
+        return StoredFields([folder / n for n in names], variables, dims, condition, parts, dict(known))
+
+    if not 0 <= split < 1:
+        raise InputError(f"data.split is the fraction held out for validation, in [0, 1); got {split}.")
+    whole = archive(files, units or {})
+    held_out: StoredFields | None = None
+    if validation:
+        held_out = archive(validation, whole.units)
+    elif split:
+        whole, held_out = whole.split(split)
+    if not len(whole) or (held_out is not None and not len(held_out)):
+        raise InputError("[data]: the archives hold no fields for training or validation.")
+    whole.measure()
+    if held_out is not None:
+        held_out.loc, held_out.scale = whole.loc, whole.scale
+    own = [whole.units[name] for name in variables]
+    return TrainingData(
+        whole,
+        held_out,
+        channels=len(variables),
+        loc=[whole.loc[name] for name in variables],
+        scale=[whole.scale[name] for name in variables],
+        units=own[0] if len(set(own)) == 1 else "mixed",
+        files={name: _fingerprint(folder / name) for name in [*files, *validation]},
+        extra=whole.card,
+    )
+
+
+_WHOLE = 2**30
+"""Archives beyond this size are not read for their checksum."""
+
+
+def _fingerprint(path: Path) -> str:
+    if path.is_file() and path.stat().st_size <= _WHOLE:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    parts = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for part in parts:
+        digest.update(f"{part.relative_to(path).as_posix()} {part.stat().st_size}\n".encode())
+        if part.name in {"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"}:
+            digest.update(part.read_bytes())
+    return digest.hexdigest()
 
 
 class _Windows:

@@ -30,15 +30,32 @@ def train_prior(
     import torch
 
     from scidiff.datasets.sources import training_data
-    from scidiff.nn.unet import UNet
+    from scidiff.nn import MPUNet, UNet
     from scidiff.priors.pretrained import save_pretrained
     from scidiff.training import TrainingConfig, train
+    from scidiff.training.registry import make_loss
 
     tables = _read(config)
     training = _strict(TrainingConfig, tables["training"] | ({"steps": steps} if steps else {}), "training")
     source = training_data(folder=data or config.parent, **tables["data"])
-    network_options = {"inputs": source.channels, **tables["network"]}
-    network = _initialised(UNet, network_options, training.seed)
+    condition = source.extra.get("condition")
+    shapes = {"inputs": source.channels}
+    if condition:
+        shapes = {"inputs": source.channels + len(condition["loc"]) + 1, "outputs": source.channels}
+    network_options = {**shapes, **tables["network"]}
+    kinds = {"UNet": UNet, "MPUNet": MPUNet}
+    kind = network_options.get("kind", "UNet")
+    if kind not in kinds:
+        raise _usage(f"network.kind is '{kind}'; expected one of {', '.join(kinds)}.")
+    arguments = {k: v for k, v in network_options.items() if k != "kind"}
+    network = _initialised(kinds[kind], arguments, training.seed)
+    known = {"members", "steps", "shape"}
+    if unknown := sorted(tables["samples"].keys() - known):
+        raise _usage(f"[samples] has no '{unknown[0]}'; it has {', '.join(sorted(known))}.")
+    try:
+        loss = make_loss(**tables["loss"]) if tables["loss"] else None
+    except (TypeError, ValueError) as error:
+        raise _usage(f"[loss]: {error}") from error
     if any(len(crop) != network.dims for crop in training.crops):
         raise _usage(f"training.crops {training.crops} do not fit network.dims = {network.dims}.")
     if device == "auto":
@@ -48,29 +65,40 @@ def train_prior(
     folder = out or Path("runs") / config.stem
 
     stopped: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda n, _frame: stopped.append(n))
+    before = {
+        number: signal.signal(number, lambda n, _frame: stopped.append(n)) for number in (signal.SIGINT, signal.SIGTERM)
+    }
 
     def export(averaged: torch.nn.Module, step: int) -> None:
         card = _card(tables, source, training, step, folder / "log.jsonl", config)
         save_pretrained(averaged, folder / "prior.safetensors", card, dtype=torch.float16)
+        if tables["samples"]:
+            _picture(folder, step, tables["samples"], training)
 
     if device == "cpu":
         network = network.to(memory_format=torch.channels_last if network.dims == 2 else torch.contiguous_format)
-    train(
-        network,
-        source.source,
-        training,
-        folder,
-        validation=source.validation,
-        resume=resume,
-        overwrite=overwrite,
-        device=device,
-        progress=progress,
-        identity={"network": network_options, "data": tables["data"], "files": source.files},
-        stop=lambda: bool(stopped),
-        on_checkpoint=export,
-    )
+    try:
+        train(
+            network,
+            source.source,
+            training,
+            folder,
+            validation=source.validation,
+            resume=resume,
+            overwrite=overwrite,
+            device=device,
+            progress=progress,
+            identity={
+                **{"network": network_options, "data": tables["data"], "files": source.files},
+                **({"loss_table": tables["loss"]} if tables["loss"] else {}),
+            },
+            loss=loss,
+            stop=lambda: bool(stopped),
+            on_checkpoint=export,
+        )
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _initialised(kind: type, options: dict[str, Any], seed: int):  # noqa: ANN202 - the network
@@ -89,12 +117,33 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     from scidiff.cli.config import read_toml
 
     tables = read_toml(path)
-    known = {"data", "network", "training", "card"}
+    known = {"data", "network", "training", "loss", "samples", "card"}
     unknown = sorted(tables.keys() - known)
     missing = sorted({"data", "training"} - tables.keys())
     if unknown or missing:
         raise _usage(f"{path}: expected the tables {', '.join(sorted(known))}; unknown {unknown}, missing {missing}.")
-    return {"network": {}, "card": {}, **tables}
+    return {"network": {}, "card": {}, "loss": {}, "samples": {}, **tables}
+
+
+def _picture(folder: Path, step: int, options: dict[str, Any], training: Any) -> None:
+    """Draws of the prior just written, as ``samples/<step>.png``: one row a channel, the same noise every time."""
+    import torch
+
+    from scidiff.priors.pretrained import load_pretrained
+    from scidiff.samplers import DPMSolver
+    from scidiff.training.pictures import sheet
+
+    prior = load_pretrained(folder / "prior.safetensors")
+    if "condition" in prior.card:
+        shape = tuple(options.get("shape", training.crop(0)))
+        prior = prior.given(torch.zeros(len(prior.card["condition"]["loc"]), *shape), guidance=0.0)
+    shape = (prior.channels, *options.get("shape", training.crop(0)))
+    sampler = DPMSolver(steps=int(options.get("steps", 16)))
+    generator = torch.Generator().manual_seed(training.seed)
+    draws = sampler(prior, shape=shape, members=int(options.get("members", 8)), generator=generator).samples[:, 0]
+    target = folder / "samples" / f"{step:08d}.png"
+    target.parent.mkdir(exist_ok=True)
+    target.write_bytes(sheet(draws))
 
 
 def _strict(kind: type, values: dict[str, Any], table: str):  # noqa: ANN202 - an instance of kind
@@ -143,7 +192,11 @@ def _card(tables: dict[str, Any], source: Any, training: Any, step: int, log: Pa
         "training": asdict(training) | {"steps_done": step},
         "command": f"scidiff train prior {config.name}",
         "source": provenance(),
+        "affine": not any(source.extra.get("transforms") or []),
+        **source.extra,
+        **({"loss": tables["loss"]} if tables["loss"] else {}),
         "versions": {"scidiff": scidiff.__version__, "torch": torch.__version__},
         "loss_curve": [[r["step"], round(r["loss"], 5)] for r in thinned],
+        "validation_by_level": next((r["by_level"] for r in reversed(lines) if "by_level" in r), None),
         "validation_curve": [[r["step"], round(r["validation"], 5)] for r in lines if "validation" in r],
     }

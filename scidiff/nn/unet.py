@@ -2,7 +2,8 @@ r"""A convolutional U-Net for fields of any size, in one, two or three dimension
 
 Everything in it is local: convolutions, and a root-mean-square norm over the channels of one grid point. A network
 trained on patches therefore does the same on a whole field, and the result at a point does not depend on how far the
-field extends beyond the receptive field. Sides that are not a multiple of `multiple` are padded inside and cropped.
+field extends beyond the receptive field; only attention, where it is asked for, looks at the whole field. Sides that
+are not a multiple of `multiple` are padded inside and cropped.
 
     x -> patches of p^d points -> [blocks, halve] x (L-1) -> blocks -> [double, join, blocks] x (L-1) -> points
 
@@ -24,13 +25,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scidiff.nn.attention import Attention
+from scidiff.nn.grid import PADDING, check_options, from_patches, pad_to_multiple, to_patches
+
 __all__ = ["UNet"]
 
 _CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
-def _conv(dims: int, inputs: int, outputs: int, size: int = 3, stride: int = 1, bias: bool = True) -> nn.Module:
-    return _CONV[dims](inputs, outputs, size, stride=stride, padding=size // 2 if stride == 1 else 0, bias=bias)
+def _conv(dims: int, inputs: int, outputs: int, size: int = 3, stride: int = 1, padding: str = "zeros") -> nn.Module:
+    around = size // 2 if stride == 1 else 0
+    return _CONV[dims](inputs, outputs, size, stride=stride, padding=around, padding_mode=PADDING[padding])
 
 
 def _channel(v: Tensor, like: Tensor) -> Tensor:
@@ -47,30 +52,35 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) -> the same shape."""
-        scale = torch.rsqrt(x.float().square().mean(1, keepdim=True) + 1e-6).to(x.dtype)
+        kept = torch.promote_types(x.dtype, torch.float32)
+        scale = torch.rsqrt(x.to(kept).square().mean(1, keepdim=True) + 1e-6).to(x.dtype)
         return x * scale * _channel(self.gain[None].to(x.dtype), x)
 
 
 class Block(nn.Module):
     """Residual block, modulated by the embedding of the noise level."""
 
-    def __init__(self, dims: int, inputs: int, outputs: int, embedding: int) -> None:
+    def __init__(
+        self, dims: int, inputs: int, outputs: int, embedding: int, padding: str = "zeros", attention: bool = False
+    ) -> None:
         super().__init__()
-        self.norm1, self.conv1 = RMSNorm(inputs), _conv(dims, inputs, outputs)
-        self.norm2, self.conv2 = RMSNorm(outputs), _conv(dims, outputs, outputs)
+        self.norm1, self.conv1 = RMSNorm(inputs), _conv(dims, inputs, outputs, padding=padding)
+        self.norm2, self.conv2 = RMSNorm(outputs), _conv(dims, outputs, outputs, padding=padding)
         self.modulate = nn.Linear(embedding, 2 * outputs)
         self.skip = _conv(dims, inputs, outputs, size=1) if inputs != outputs else nn.Identity()
         nn.init.zeros_(self.conv2.weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
         nn.init.zeros_(self.modulate.weight)
         nn.init.zeros_(self.modulate.bias)
+        self.attention = Attention(outputs, RMSNorm(outputs), _CONV[dims]) if attention else None
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """(B, inputs, ...), (B, E) -> (B, outputs, ...)."""
         h = self.conv1(F.silu(self.norm1(x)))
         gain, bias = (_channel(v, h) for v in self.modulate(embedding).chunk(2, dim=1))
         h = self.conv2(F.silu(torch.addcmul(bias, self.norm2(h), 1 + gain)))
-        return self.skip(x) + h
+        h = self.skip(x) + h
+        return h if self.attention is None else self.attention(h)
 
 
 class UNet(nn.Module):
@@ -84,6 +94,8 @@ class UNet(nn.Module):
         dims: Dimensions of the grid, 1 to 3.
         patch: Side of the patches that become one point of the finest level; 1 keeps every grid point.
         embedding: Features of the noise label.
+        padding: What lies beyond the edge: zeros, periodic or reflect, see `scidiff.nn.grid`.
+        attention: Levels (0 is the finest) whose blocks end with self-attention over the whole field.
 
     Shapes: ``x`` (B, inputs, \*grid) with any grid, ``label`` (B,) real; returns (B, outputs, \*grid).
     """
@@ -97,15 +109,15 @@ class UNet(nn.Module):
         dims: int = 2,
         patch: int = 1,
         embedding: int = 128,
+        padding: str = "zeros",
+        attention: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        if dims not in _CONV:
-            raise ValueError(f"dims must be 1, 2 or 3, got {dims}.")
-        if not width or blocks < 1 or patch < 1:
-            raise ValueError(f"width must name a level, blocks and patch be >= 1; got {width}, {blocks}, {patch}.")
+        check_options(dims, width, blocks, patch, padding, attention)
         outputs = inputs if outputs is None else outputs
         self.inputs, self.outputs, self.dims, self.patch = inputs, outputs, dims, patch
         self.width, self.blocks, self.embedding = tuple(width), blocks, embedding
+        self.padding, self.attention = padding, tuple(attention)
         self.multiple = patch * 2 ** (len(self.width) - 1)
 
         self.embed = nn.Sequential(
@@ -115,29 +127,32 @@ class UNet(nn.Module):
         self.frequencies: Tensor
         self.register_buffer("frequencies", frequencies, persistent=False)
 
+        def stage(level: int, first: int) -> nn.ModuleList:
+            c = self.width[level]
+            sides = [first] + [c] * (blocks - 1)
+            return nn.ModuleList(Block(dims, n, c, embedding, padding, level in self.attention) for n in sides)
+
         # One more input channel of ones tells the network where the field ends and the padding begins.
-        self.head = _conv(dims, (inputs + 1) * patch**dims, width[0])
+        self.head = _conv(dims, (inputs + 1) * patch**dims, width[0], padding=padding)
         self.down, self.halve = nn.ModuleList(), nn.ModuleList()
         for level, channels in enumerate(self.width):
-            self.down.append(nn.ModuleList(Block(dims, channels, channels, embedding) for _ in range(blocks)))
+            self.down.append(stage(level, channels))
             if level + 1 < len(self.width):
                 self.halve.append(_conv(dims, channels, self.width[level + 1], size=2, stride=2))
         self.up, self.join = nn.ModuleList(), nn.ModuleList()
         for level in reversed(range(len(self.width) - 1)):
             channels, coarse = self.width[level], self.width[level + 1]
             self.join.append(_conv(dims, coarse, channels, size=1))
-            self.up.append(
-                nn.ModuleList(Block(dims, channels * (2 if i == 0 else 1), channels, embedding) for i in range(blocks))
-            )
+            self.up.append(stage(level, 2 * channels))
         self.norm = RMSNorm(width[0])
-        self.tail = _conv(dims, width[0], outputs * patch**dims)
+        self.tail = _conv(dims, width[0], outputs * patch**dims, padding=padding)
         nn.init.zeros_(self.tail.weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
 
     @property
-    def config(self) -> dict[str, int | tuple[int, ...]]:
+    def config(self) -> dict[str, int | str | tuple[int, ...]]:
         """The constructor's arguments, for the card of a trained network."""
-        names = ("inputs", "outputs", "width", "blocks", "dims", "patch", "embedding")
+        names = ("inputs", "outputs", "width", "blocks", "dims", "patch", "embedding", "padding", "attention")
         return {name: getattr(self, name) for name in names}
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
@@ -149,13 +164,11 @@ class UNet(nn.Module):
             )
         grid = x.shape[2:]
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
-        pad = [p for n in reversed(grid) for p in (0, -n % self.multiple)]
-        if any(pad):
-            x = F.pad(x, pad)
+        x = pad_to_multiple(x, self.multiple, self.padding)
         phase = label.float()[:, None] * self.frequencies
         e = self.embed(torch.cat([phase.cos(), phase.sin()], dim=1).to(x.dtype))
 
-        h = self.head(_to_patches(x, self.patch))
+        h = self.head(to_patches(x, self.patch))
         skips: list[Tensor] = []
         for level, stage in enumerate(self.down):
             for block in stage:  # type: ignore[union-attr]
@@ -168,26 +181,5 @@ class UNet(nn.Module):
             h = torch.cat([h, skips.pop()], dim=1)
             for block in stage:  # type: ignore[union-attr]
                 h = block(h, e)
-        h = _from_patches(self.tail(F.silu(self.norm(h))), self.patch, self.dims)
+        h = from_patches(self.tail(F.silu(self.norm(h))), self.patch, self.dims)
         return h[(..., *(slice(n) for n in grid))]
-
-
-def _to_patches(x: Tensor, p: int) -> Tensor:
-    """(B, C, n1, ...) -> (B, C p^d, n1/p, ...)."""
-    if p == 1:
-        return x
-    batch, channels, *grid = x.shape
-    d = len(grid)
-    x = x.reshape(batch, channels, *(m for n in grid for m in (n // p, p)))
-    x = x.permute(0, 1, *range(3, 3 + 2 * d, 2), *range(2, 2 + 2 * d, 2))
-    return x.reshape(batch, channels * p**d, *(n // p for n in grid))
-
-
-def _from_patches(x: Tensor, p: int, d: int) -> Tensor:
-    """Inverse of `_to_patches`."""
-    if p == 1:
-        return x
-    batch, channels, *grid = x.shape
-    x = x.reshape(batch, channels // p**d, *(p,) * d, *grid)
-    x = x.permute(0, 1, *(i for k in range(d) for i in (2 + d + k, 2 + k)))
-    return x.reshape(batch, channels // p**d, *(n * p for n in grid))

@@ -12,13 +12,15 @@ import torch
 from torch import nn
 
 from scidiff.errors import InputError
+from scidiff.nn.mp_unet import MPUNet
 from scidiff.nn.unet import UNet
 from scidiff.priors.diffusion import DiffusionPrior
+from scidiff.transforms import make_transform
 
 __all__ = ["bundled", "load_pretrained", "read_card", "save_pretrained"]
 
 _FOLDER = Path(__file__).parent.parent / "pretrained"
-_NETWORKS = {"UNet": UNet}
+_NETWORKS = {"UNet": UNet, "MPUNet": MPUNet}
 
 
 def bundled() -> dict[str, Path]:
@@ -105,6 +107,7 @@ def load_pretrained(name_or_path: str | os.PathLike[str], device: torch.device |
         complex=card["complex"],
         units=card.get("units", "1"),
         card=card,
+        transforms=[None if t is None else make_transform(**t) for t in card.get("transforms") or ()],
     )
 
 

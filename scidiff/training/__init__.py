@@ -1,5 +1,6 @@
-"""Training of priors in plain torch: loss, moving average, exact resume, data parallel."""
+"""Training of priors in plain torch: losses, moving averages, exact resume, data parallel, early warning."""
 
-from scidiff.training.loop import TrainingConfig, train
+from scidiff.training.config import TrainingConfig
+from scidiff.training.loop import train
 
 __all__ = ["TrainingConfig", "train"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -17,13 +18,24 @@ __all__ = ["load_checkpoint", "save_checkpoint"]
 
 
 def save_checkpoint(
-    path: Path, step: int, network: nn.Module, ema: PowerEMA, optimizer: Optimizer, identity: dict[str, object]
+    path: Path,
+    step: int,
+    network: nn.Module,
+    ema: PowerEMA,
+    optimizer: Optimizer,
+    identity: dict[str, object],
+    others: Mapping[str, nn.Module] | None = None,
 ) -> None:
-    """Writes the state after ``step`` optimiser steps; ``identity`` says which run this is."""
+    """Writes the state after ``step`` optimiser steps.
+
+    ``identity`` says which run this is; ``others`` are further modules by name (more averages, a loss with parameters).
+    """
     from safetensors.torch import save
 
     tensors: dict[str, Tensor] = {f"network.{k}": v for k, v in network.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.network.state_dict().items()}
+    for name, module in (others or {}).items():
+        tensors |= {f"{name}.{k}": v for k, v in module.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in state.items()}
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
@@ -38,7 +50,12 @@ def save_checkpoint(
 
 @torch.no_grad()
 def load_checkpoint(
-    path: Path, network: nn.Module, ema: PowerEMA, optimizer: Optimizer, identity: dict[str, object]
+    path: Path,
+    network: nn.Module,
+    ema: PowerEMA,
+    optimizer: Optimizer,
+    identity: dict[str, object],
+    others: Mapping[str, nn.Module] | None = None,
 ) -> int:
     """Restores everything in place and returns the number of steps done.
 
@@ -61,7 +78,9 @@ def load_checkpoint(
         )
     network.load_state_dict(_under("network.", tensors))
     ema.network.load_state_dict(_under("ema.", tensors))
-    parameters = list(network.parameters())
+    for name, module in (others or {}).items():
+        module.load_state_dict(_under(f"{name}.", tensors))
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in _under("optimizer.", tensors).items():
         index, name = key.split(".", 1)

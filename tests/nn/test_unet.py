@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from scidiff.nn import UNet
-from scidiff.nn.unet import _from_patches, _to_patches
+from scidiff.nn.grid import from_patches, to_patches
 
 
 def _network(dims: int = 2, patch: int = 2, width: tuple[int, ...] = (8, 12)) -> UNet:
@@ -53,14 +53,14 @@ def test_a_window_gives_what_the_whole_field_gives(generator):
 @pytest.mark.parametrize("grid", [(8,), (4, 6), (4, 2, 6)])
 def test_patches_come_back(grid, generator):
     x = torch.randn(2, 3, *grid, generator=generator)
-    patches = _to_patches(x, 2)
+    patches = to_patches(x, 2)
     assert patches.shape == (2, 3 * 2 ** len(grid), *(n // 2 for n in grid))
-    assert torch.equal(_from_patches(patches, 2, len(grid)), x)
+    assert torch.equal(from_patches(patches, 2, len(grid)), x)
 
 
 def test_a_patch_holds_neighbours():
     x = torch.arange(16.0).reshape(1, 1, 4, 4)
-    assert _to_patches(x, 2)[0, :, 0, 1].tolist() == [2.0, 3.0, 6.0, 7.0]
+    assert to_patches(x, 2)[0, :, 0, 1].tolist() == [2.0, 3.0, 6.0, 7.0]
 
 
 def test_wrong_channels_are_named():

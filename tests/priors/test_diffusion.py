@@ -2,14 +2,20 @@
 
 import json
 import pickle  # noqa: TID251 - what must be refused
+from dataclasses import dataclass
 
 import pytest
 import torch
 
+from scidiff import Likelihood, Posterior
 from scidiff.errors import InputError
-from scidiff.nn import UNet
-from scidiff.priors.diffusion import DiffusionPrior
+from scidiff.nn import MPUNet, UNet
+from scidiff.noise import GaussianNoise
+from scidiff.operators import Mask
+from scidiff.posterior import DPS
+from scidiff.priors.diffusion import DiffusionPrior, precondition
 from scidiff.priors.pretrained import load_pretrained, save_pretrained
+from scidiff.transforms import Log, Logit, Softplus
 
 
 class _Zero(torch.nn.Module):
@@ -57,6 +63,72 @@ def test_decode_and_encode_are_inverse(complex_, generator):
         torch.testing.assert_close(x[:, 1], -1 + 0.5 * torch.complex(u[:, 2], u[:, 3]))
 
 
+TRANSFORMS = [Log(2.0), Softplus(0.3), Logit(-1.0, 4.0)]
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda t: t.kind)
+def test_bounded_fields_obey_their_bounds(transform, generator):
+    prior = DiffusionPrior(
+        _Zero(), 2, loc=torch.tensor([0.3, -1.0]), scale=torch.tensor([1.5, 0.5]), transforms=transform
+    )
+    u = 3 * torch.randn(2, 2, 3, 5, generator=generator, dtype=torch.float64)
+    x = prior.decode(u)
+    low, high = transform.bounds
+    assert (x > low).all() and (x < high).all()
+    torch.testing.assert_close(prior.encode(x), u, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(prior.rescaled(7.0).decode(u), 7 * x)
+    torch.testing.assert_close(prior.rescaled(7.0).encode(7 * x), u, rtol=1e-8, atol=1e-8)
+    with pytest.raises(InputError, match=f"for the transform '{transform.kind}'"):
+        prior.encode(x - 100)
+
+
+def test_channels_have_their_own_transforms(generator):
+    prior = DiffusionPrior(
+        _Zero(), 2, loc=torch.tensor([280.0, -1.0]), scale=torch.tensor([5.0, 0.5]), transforms=[None, Log()]
+    )
+    u = torch.randn(2, 2, 7, generator=generator, dtype=torch.float64)
+    x = prior.decode(u)
+    torch.testing.assert_close(x, torch.stack([280 + 5 * u[:, 0], (0.5 * u[:, 1] - 1).exp()], 1))
+    torch.testing.assert_close(prior.rescaled(3.0).decode(u), 3 * x)
+    with pytest.raises(ValueError, match="one entry per channel"):
+        DiffusionPrior(_Zero(), 2, transforms=[Log()])
+
+
+def test_samplers_of_linear_problems_refuse_a_transform():
+    prior = DiffusionPrior(_Zero(), 1, transforms=Log())
+    assert not prior.affine and DiffusionPrior(_Zero(), 1, transforms=[None]).affine
+    likelihood = Likelihood(Mask(torch.tensor([True, False, True])), GaussianNoise(0.1), torch.ones(1, 1, 2))
+    posterior = Posterior(prior, likelihood, shape=(1, 3))
+    assert not posterior.linear
+    with pytest.raises(TypeError, match="decode is affine"):
+        _NeedsLinear()(posterior, members=1, generator=torch.Generator().manual_seed(0))
+
+
+@dataclass(frozen=True)
+class _NeedsLinear(DPS):
+    requires = frozenset({"linear"})
+
+
+def test_a_condition_is_filled_in(generator):
+    """The network sees field, condition and flag; guidance extrapolates from the answer without the condition."""
+    network = UNet(4, 1, width=(8,), blocks=1, dims=1, embedding=8).double()
+    for p in network.parameters():
+        torch.nn.init.normal_(p, std=0.3, generator=generator)
+    prior = DiffusionPrior(network, 1, card={"condition": {"loc": [1.0, 2.0], "scale": [2.0, 4.0]}})
+    u, c = (torch.randn(3, k, 6, generator=generator, dtype=torch.float64) for k in (1, 2))
+    sigma = torch.tensor(0.7, dtype=torch.float64)
+    z = (c - torch.tensor([1.0, 2.0]).reshape(2, 1)) / torch.tensor([2.0, 4.0]).reshape(2, 1)
+    inner = lambda x, label: network(torch.cat([x, z, torch.ones_like(x)], 1), label)  # noqa: E731
+    bare = lambda x, label: network(torch.cat([x, 0 * z, torch.zeros_like(x)], 1), label)  # noqa: E731
+    with_it, without = precondition(inner, u, sigma), precondition(bare, u, sigma)
+    torch.testing.assert_close(prior.given(c).denoise(u, sigma), with_it)
+    torch.testing.assert_close(prior.given(c, 0.0).denoise(u, sigma), without)
+    torch.testing.assert_close(prior.given(c, 1.7).denoise(u, sigma), without + 1.7 * (with_it - without))
+    torch.testing.assert_close(prior.given(c[0]).denoise(u, sigma)[:1], with_it[:1])
+    with pytest.raises(ValueError, match="takes 4 channels"):
+        prior.given(c[:, :1])
+
+
 def test_guidance_never_asks_for_gradients_of_weights():
     prior = DiffusionPrior(UNet(2, width=(8,), blocks=1, embedding=8), channels=2)
     assert not any(p.requires_grad for p in prior.network.parameters())
@@ -78,6 +150,22 @@ def test_weights_and_card_come_back(weights, generator):
         prior.denoise(u, torch.tensor(0.5)), load_pretrained(weights).denoise(u, torch.tensor(0.5))
     )
     assert len(prior.card["sha256"]) == 64
+
+
+def test_every_network_and_transform_comes_back_from_its_card(tmp_path, generator):
+    network = MPUNet(2, width=(8, 8), blocks=1, dims=1, embedding=8, padding="periodic", attention=(1,))
+    network.gain.data.fill_(0.5)
+    transforms = [Log(3.0), None]
+    card = {"channels": 2, "loc": 0.0, "scale": 1.0, "complex": False, "transforms": [Log(3.0).card, None]}
+    save_pretrained(network, tmp_path / "m.safetensors", card)
+    loaded, prior = load_pretrained(tmp_path / "m.safetensors"), DiffusionPrior(network, 2, transforms=transforms)
+    u = torch.randn(2, 2, 8, generator=generator)
+    assert torch.equal(loaded.denoise(u, torch.tensor(0.5)), prior.denoise(u, torch.tensor(0.5)))
+    assert torch.equal(loaded.decode(u), prior.decode(u)) and not loaded.affine
+    card["transforms"] = [{"kind": "sqrt"}, None]
+    save_pretrained(network, tmp_path / "m.safetensors", card)
+    with pytest.raises(InputError, match="no transform 'sqrt'"):
+        load_pretrained(tmp_path / "m.safetensors")
 
 
 def test_a_missing_prior_names_the_choices():

@@ -231,7 +231,7 @@ def test_wrong_configuration_is_named(project):
         _read(project / "missing.toml")
     from scidiff.datasets.sources import training_data
 
-    with pytest.raises(InputError, match="expected one of slices, phantom, arrays"):
+    with pytest.raises(InputError, match="expected one of slices, phantom, arrays, fields"):
         training_data("x")
     with pytest.raises(InputError, match="did you mean 'shape'"):
         training_data("phantom", shap=[64, 64])
