@@ -18,7 +18,7 @@ from scidiff.testing import check_posterior, compare_with_exact
 F64 = torch.float64
 POINTS = torch.cartesian_prod(torch.arange(3, dtype=F64), torch.arange(4, dtype=F64))
 COV = torch.exp(-torch.cdist(POINTS, POINTS) / 2)
-NEAR = {"tds": TDS(64, steps=64), "mcgdiff": MCGDiff(128, steps=64)}
+NEAR = {"tds": TDS(64, steps=64), "mcgdiff": MCGDiff(256, steps=100)}
 FAR = {
     "tds, likelihood": TDS(512, steps=48, twist="likelihood"),
     "mcgdiff, independent": MCGDiff(128, steps=64, potential="independent"),
@@ -74,7 +74,7 @@ def test_systematic_resampling(seed):
 @pytest.mark.parametrize("name", list(NEAR))
 def test_exact_posterior_of_a_gaussian(name):
     posterior, truths = field()
-    check_posterior(NEAR[name], posterior, truths, mean_error=0.08, trace_ratio=(0.95, 1.05), coverage=(0.88, 0.92))
+    check_posterior(NEAR[name], posterior, truths, mean_error=0.08, trace_ratio=(0.92, 1.08), coverage=(0.88, 0.92))
 
 
 @pytest.mark.parametrize("name", [*NEAR, *FAR])
@@ -213,9 +213,9 @@ def test_bad_use():
 
 def test_published_filter_is_overconfident():
     """It uses the data once per level: the spread stays too small."""
-    posterior, truths = field()
-    samples = FPS(256, steps=100, published=True)(posterior, 512, Generator().manual_seed(0)).samples[:, 0]
-    assert samples.var(0).sum() < 0.8 * truths[0].variance.sum()
+    posterior, truth, _ = pair(16)
+    samples = FPS(64, steps=64, published=True)(posterior, 64, Generator().manual_seed(0)).samples
+    assert compare_with_exact(samples.flatten(0, 1), truth).trace_ratio < 0.3
 
 
 def test_mixture_prior_is_conditioned():
