@@ -41,13 +41,21 @@ def _public(package: str) -> list[tuple[str, Any]]:
 def _samplers() -> list[dict[str, Any]]:
     from scidiff import posterior
 
-    rows = [{"name": name, "draws from": "posterior", **_sampler(posterior.get(name))} for name in posterior.names()]
+    names = ("nonlinear", "counts", "black box")
+    rows = [
+        {
+            "name": row["name"],
+            "draws from": "posterior",
+            "family": row["family"],
+            **{name: row[name] for name in names},
+            "requires": sorted(posterior.get(row["name"]).requires),
+            "summary": row["summary"],
+        }
+        for row in posterior.table()
+    ]
     classes = [(n, c) for n, c in _public("scidiff.samplers") if inspect.isclass(c) and not inspect.isabstract(c)]
-    return rows + [{"name": n, "draws from": "prior", "requires": [], "summary": _summary(c)} for n, c in classes]
-
-
-def _sampler(method: Any) -> dict[str, Any]:
-    return {"requires": sorted(method.requires), "summary": _summary(type(method))}
+    empty = {"draws from": "prior", "family": "", **dict.fromkeys(names, ""), "requires": []}
+    return rows + [{"name": n, **empty, "summary": _summary(c)} for n, c in classes]
 
 
 def _problems() -> list[dict[str, Any]]:
