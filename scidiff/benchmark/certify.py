@@ -139,7 +139,8 @@ def plan(
         ValueError: an unknown name, a wrong parameter, fewer than two members, or no seed.
     """
     seeds = list(seeds)
-    samplers, problems = list(dict.fromkeys(samplers or [*names(), *VARIANTS])), list(dict.fromkeys(problems or _all(quick)))
+    samplers = list(dict.fromkeys(samplers or [*names(), *VARIANTS]))
+    problems = list(dict.fromkeys(problems or _all(quick)))
     methods = {text: parse(text) for text in samplers}
     plain = [name for name, _ in methods.values()]
     for kind, given, known in (("sampler", plain, names()), ("problem", problems, list(PROBLEMS))):
