@@ -40,6 +40,8 @@ EXACT = "exact draws"
 ELLIPTIC = ("poisson-inverse", "poisson-forward", "helmholtz-inverse", "helmholtz-forward")
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "mmps": {name: {"iterations": 16} for name in ELLIPTIC},  # condition number 1e6; 8 leave a trace ratio of 1.3
+    "mcgdiff": {name: {"particles": 256} for name in ("blur", *ELLIPTIC)},  # 4096 pixels: a minute and more
+    "fps": {name: {"particles": 256} for name in ("blur", *ELLIPTIC)},
 }
 """Parameters that differ from the defaults, by sampler and problem; the problem ``*`` stands for all."""
 
