@@ -4,8 +4,12 @@ from scidiff.samplers.base import Sampler
 from scidiff.samplers.ddim import DDIM
 from scidiff.samplers.ddpm import DDPM
 from scidiff.samplers.dpm_solver import DPMSolver
+from scidiff.samplers.dpm_solver_3m import DPMSolver3M
 from scidiff.samplers.euler import Euler
 from scidiff.samplers.heun import Heun
 from scidiff.samplers.predictor_corrector import PredictorCorrector
 
-__all__ = ["DDIM", "DDPM", "DPMSolver", "Euler", "Heun", "PredictorCorrector", "Sampler"]
+__all__ = [
+    "DDIM", "DDPM", "DPMSolver", "DPMSolver3M", "Euler", "Heun",
+    "PredictorCorrector", "Sampler",
+]  # fmt: skip
