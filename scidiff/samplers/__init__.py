@@ -4,6 +4,7 @@ from scidiff.samplers.base import Sampler
 from scidiff.samplers.ddim import DDIM
 from scidiff.samplers.ddpm import DDPM
 from scidiff.samplers.dpm_solver import DPMSolver
+from scidiff.samplers.dpm_solver_2s import DPMSolver2S
 from scidiff.samplers.dpm_solver_3m import DPMSolver3M
 from scidiff.samplers.dpm_solver_single import DPMSolverSingle
 from scidiff.samplers.euler import Euler
@@ -11,6 +12,6 @@ from scidiff.samplers.heun import Heun
 from scidiff.samplers.predictor_corrector import PredictorCorrector
 
 __all__ = [
-    "DDIM", "DDPM", "DPMSolver", "DPMSolver3M", "DPMSolverSingle", "Euler", "Heun",
+    "DDIM", "DDPM", "DPMSolver", "DPMSolver2S", "DPMSolver3M", "DPMSolverSingle", "Euler", "Heun",
     "PredictorCorrector", "Sampler",
 ]  # fmt: skip
