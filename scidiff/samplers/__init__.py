@@ -10,8 +10,9 @@ from scidiff.samplers.dpm_solver_single import DPMSolverSingle
 from scidiff.samplers.euler import Euler
 from scidiff.samplers.heun import Heun
 from scidiff.samplers.predictor_corrector import PredictorCorrector
+from scidiff.samplers.unipc import UniPC
 
 __all__ = [
     "DDIM", "DDPM", "DPMSolver", "DPMSolver2S", "DPMSolver3M", "DPMSolverSingle", "Euler", "Heun",
-    "PredictorCorrector", "Sampler",
+    "PredictorCorrector", "Sampler", "UniPC",
 ]  # fmt: skip
