@@ -3,6 +3,7 @@
 from scidiff.samplers.base import Sampler
 from scidiff.samplers.ddim import DDIM
 from scidiff.samplers.ddpm import DDPM
+from scidiff.samplers.deis import DEIS
 from scidiff.samplers.dpm_solver import DPMSolver
 from scidiff.samplers.dpm_solver_2s import DPMSolver2S
 from scidiff.samplers.dpm_solver_3m import DPMSolver3M
@@ -13,6 +14,6 @@ from scidiff.samplers.predictor_corrector import PredictorCorrector
 from scidiff.samplers.unipc import UniPC
 
 __all__ = [
-    "DDIM", "DDPM", "DPMSolver", "DPMSolver2S", "DPMSolver3M", "DPMSolverSingle", "Euler", "Heun",
+    "DDIM", "DDPM", "DEIS", "DPMSolver", "DPMSolver2S", "DPMSolver3M", "DPMSolverSingle", "Euler", "Heun",
     "PredictorCorrector", "Sampler", "UniPC",
 ]  # fmt: skip
