@@ -116,6 +116,10 @@ class ConvertedPrior(DiffusionPrior):
         d = d + _rows(1 - (wanted / known).square(), w).clamp_min(0) * (w - d)
         return (d - mean) / self.data_std
 
+    def denoise_all(self, u: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """The denoiser, and nothing: a learned variance of another process is not used."""
+        return self.denoise(u, sigma), u[:, :0]
+
     def _denoised(self, w: Tensor, sigma: Tensor) -> Tensor:
         """The denoiser in the network's coordinates, at levels in its range: the table of the module."""
         t, alpha = self.process.time(sigma), self.process.scaling(sigma)

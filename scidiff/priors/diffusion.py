@@ -98,10 +98,18 @@ class DiffusionPrior:
 
     def denoise(self, u: Tensor, sigma: Tensor) -> Tensor:
         r"""Estimate of E[u0 | u]; ``u`` (B, channels, \*grid), ``sigma`` () or (B,). Same type as ``u``."""
+        return self.denoise_all(u, sigma)[0]
+
+    def denoise_all(self, u: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The estimate, and what the network says beyond it: (B, channels, \*grid) and (B, more or 0, \*grid).
+
+        Networks trained with `scidiff.training.hybrid.HybridLoss` say there how large the reverse variance is.
+        """
         weights = next(self.network.parameters(), None)
         inside = u if weights is None else u.to(weights.dtype)
         with torch.autocast(u.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
-            return precondition(self.network, inside, torch.as_tensor(sigma, device=u.device)).to(u.dtype)
+            D, rest = precondition_all(self.network, inside, torch.as_tensor(sigma, device=u.device))
+        return D.to(u.dtype), rest.to(u.dtype)
 
     def decode(self, u: Tensor) -> Tensor:
         r"""The field in physical units; complex fields come out as (B, channels / 2, \*grid)."""

@@ -135,6 +135,15 @@ class Sampler(ABC):
         r"""The first state :math:`\sigma_0\epsilon` (rows, \*shape)."""
         return self.levels()[0] * streams.randn(shape, device, dtype)
 
+    def denoiser(self, prior: Prior, cost: Cost) -> Denoiser:
+        """The denoiser of a prior that `integrate` is given; it counts its calls."""
+
+        def denoise(u: Tensor, sigma: Tensor) -> Tensor:
+            cost.denoiser += 1
+            return prior.denoise(u, sigma)
+
+        return denoise
+
     @abstractmethod
     def integrate(
         self,
@@ -192,13 +201,8 @@ class Sampler(ABC):
         dtype = getattr(prior, "dtype", torch.get_default_dtype())
         root, indices, parts, cost = root_seed(generator), member_indices(members), [], Cost()
         for group in batches(indices, batch_size):
-            cost = Cost()
-
-            def denoise(u: Tensor, sigma: Tensor, cost: Cost = cost) -> Tensor:
-                cost.denoiser += 1
-                return prior.denoise(u, sigma)
-
-            streams = Streams(root, group)
+            cost, streams = Cost(), Streams(root, group)
+            denoise = self.denoiser(prior, cost)
             with torch.no_grad():
                 u = self.integrate(denoise, self.start(streams, size, device, dtype), streams, callback)
                 parts.append(prior.decode(u)[:, None])

@@ -12,8 +12,8 @@ precise data make such directions, which the average over d numbers in :math:`\|
 Corrections take away what coarse steps and approximate guidance did wrong at larger levels, at one denoiser call each.
 A Langevin step itself makes the variance of a direction of width w too large by the fraction
 :math:`\epsilon / (2 w^2)`, 2.6 % where :math:`w = b`; that its size depends on the state multiplies the variance by
-:math:`1 + 2/d`, which matters for problems of few numbers. `DPMSolver` extrapolates along its own
-trajectory, without the noise of corrections, and stays of second order.
+:math:`1 + 2/d`, which matters for problems of few numbers. Multistep predictors extrapolate along
+their own trajectory, without the noise of corrections, and keep their order.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from scidiff.protocols import Callback, Denoiser
+from scidiff.inference import Cost
+from scidiff.protocols import Callback, Denoiser, Prior
 from scidiff.rng import Streams
 from scidiff.samplers.base import Correction, Path, Sampler, level
 from scidiff.samplers.dpm_solver import DPMSolver
@@ -71,6 +72,9 @@ class PredictorCorrector(Sampler):
 
     def levels(self) -> list[float]:
         return self.predictor.levels()
+
+    def denoiser(self, prior: Prior, cost: Cost) -> Denoiser:
+        return self.predictor.denoiser(prior, cost)
 
     def path(self, callback: Callback | None = None, correct: Correction | None = None) -> Path:
         return self.predictor.path(callback, correct)

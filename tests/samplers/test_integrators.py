@@ -9,7 +9,18 @@ import torch
 
 from scidiff.errors import NumericalError
 from scidiff.rng import Streams
-from scidiff.samplers import DDIM, DDPM, DPMSolver, Euler, Heun
+from scidiff.samplers import (
+    DDIM,
+    DDPM,
+    DEIS,
+    DPMSolver,
+    DPMSolver2S,
+    DPMSolver3M,
+    DPMSolverSingle,
+    Euler,
+    Heun,
+    UniPC,
+)
 from scidiff.samplers.base import level
 from scidiff.schedules import karras, log_linear
 
@@ -19,6 +30,15 @@ FINE = functools.partial(karras, sigma_min=1e-5, sigma_max=20.0)
 
 ODE = [Euler(), DDIM(), Heun(), DPMSolver()]
 SDE = [DDPM(), DDIM(eta=0.7), Heun(S_churn=10.0), DPMSolver(stochastic=True)]
+FEW = [
+    DPMSolver2S(),
+    DPMSolver3M(),
+    DPMSolverSingle(order=2),
+    DPMSolverSingle(),
+    DEIS(),
+    UniPC(),
+    UniPC(corrector=False),
+]
 ids = repr
 
 
@@ -68,8 +88,9 @@ class Fixed:
 
 
 def with_budget(sampler, intervals, schedule=FINE):
-    steps = 2 * intervals - 1 if isinstance(sampler, Heun) else intervals
-    return dataclasses.replace(sampler, steps=steps, schedule=schedule)
+    calls = 2 if isinstance(sampler, Heun | DPMSolver2S) else getattr(sampler, "order", 1)
+    calls = calls if isinstance(sampler, Heun | DPMSolver2S | DPMSolverSingle) else 1
+    return dataclasses.replace(sampler, steps=calls * (intervals - 1) + 1, schedule=schedule)
 
 
 def slope(errors, sizes):
@@ -150,7 +171,7 @@ def test_ddim_joins_euler_and_ddpm():
     assert torch.allclose(run(DDIM(20, karras, eta=1.0)), run(DDPM(20, karras)), rtol=1e-12)
 
 
-@pytest.mark.parametrize("sampler", ODE + SDE, ids=ids)
+@pytest.mark.parametrize("sampler", ODE + SDE + FEW, ids=ids)
 def test_last_step_is_the_denoised_state(sampler):
     """On a strongly uneven grid the step to zero must have its own size."""
     seen = {}
@@ -162,13 +183,13 @@ def test_last_step_is_the_denoised_state(sampler):
     def uneven(n):
         return torch.tensor([50.0, 1.0, 0.7, 0.01, 0.0], dtype=torch.float64)
 
-    sampler = dataclasses.replace(sampler, steps=7 if isinstance(sampler, Heun) else 4, schedule=uneven)
+    sampler = with_budget(sampler, 4, uneven)
     u = sampler.integrate(denoise, 50 * torch.ones(2, 3, dtype=torch.float64), Streams(0, [0, 1]))
     assert torch.allclose(u, seen["D"], rtol=1e-12)
 
 
-@pytest.mark.parametrize("sampler", ODE + SDE, ids=ids)
-@pytest.mark.parametrize("steps", [1, 2, 9, 10])
+@pytest.mark.parametrize("sampler", ODE + SDE + FEW, ids=ids)
+@pytest.mark.parametrize("steps", [1, 2, 3, 9, 10])
 def test_counts_denoiser_calls(sampler, steps):
     sampler = dataclasses.replace(sampler, steps=steps)
     ensemble = sampler(Gaussian(), members=2, generator=torch.Generator())
@@ -176,7 +197,7 @@ def test_counts_denoiser_calls(sampler, steps):
     assert ensemble.cost.denoiser == sampler.calls == expected <= steps
 
 
-@pytest.mark.parametrize("sampler", ODE + SDE, ids=ids)
+@pytest.mark.parametrize("sampler", ODE + SDE + FEW, ids=ids)
 def test_members_do_not_depend_on_the_batch(sampler):
     sampler = dataclasses.replace(sampler, steps=9)
     g = torch.Generator().manual_seed(5)
@@ -190,7 +211,7 @@ def test_members_do_not_depend_on_the_batch(sampler):
     assert not torch.allclose(other, four)
 
 
-@pytest.mark.parametrize("sampler", ODE + SDE, ids=ids)
+@pytest.mark.parametrize("sampler", ODE + SDE + FEW, ids=ids)
 def test_not_finite_is_an_error_with_method_and_level(sampler):
     sampler = dataclasses.replace(sampler, steps=9, schedule=log_linear)
 
@@ -217,6 +238,22 @@ def test_callback_sees_every_step():
     assert [s for _, _, s in seen] == sampler.levels()[1:]
 
 
+@pytest.mark.parametrize("sampler", [DPMSolver2S(9), DPMSolver2S(10), DPMSolverSingle(9), DPMSolverSingle(12)], ids=ids)
+def test_budget_of_single_steps_is_divided_as_said(sampler):
+    """Calls at each level: whole steps first, the rest in one of lower order, one for the step to zero."""
+    seen, last = [], []
+    order = getattr(sampler, "order", 2)
+
+    def denoise(u, sigma):
+        seen.append(float(sigma))
+        return Gaussian().denoise(u, sigma)
+
+    sampler.integrate(denoise, torch.ones(1, 3, dtype=torch.float64), None, lambda i, n, s, u: last.append(len(seen)))
+    whole, rest = divmod(sampler.steps - 1, order)
+    assert [b - a for a, b in zip([0, *last], last, strict=False)] == [order] * whole + [rest] * (rest > 0) + [1]
+    assert seen == sorted(seen, reverse=True) and set(sampler.levels()[:-1]) <= {s for s in seen}
+
+
 def test_callback_can_stop():
     def stop(step, steps, sigma, u):
         raise KeyboardInterrupt
@@ -229,6 +266,12 @@ def test_callback_can_stop():
     (lambda: Euler(0), "at least 1"),
     (lambda: DDIM(eta=1.5), "between 0 and 1"),
     (lambda: Heun(S_churn=-1.0), "negative"),
+    (lambda: UniPC(order=0), "at least 1"),
+    (lambda: UniPC(B=3), "1 or 2"),
+    (lambda: DEIS(order=0), "at least 1"),
+    (lambda: DPMSolverSingle(order=4), "1, 2 or 3"),
+    (lambda: DDIM(eta=0.5).encode(Gaussian(), torch.ones(1, 3)), "eta=0"),
+    (lambda: DDIM().encode(Gaussian(), torch.ones(1, 3), iterations=-1), "negative"),
     (lambda: Euler(3, lambda n: torch.tensor([1.0, 2.0, 0.0])), "decrease"),
     (lambda: Euler(3)(Gaussian(), shape=(4,)), r"\(3,\).*\(4,\)"),
     (lambda: Euler(3)(Gaussian(), members=0), "at least 1"),

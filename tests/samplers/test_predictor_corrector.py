@@ -10,11 +10,24 @@ from scidiff.benchmark import exact
 from scidiff.posterior import MMPS, PiGDM
 from scidiff.priors import GaussianPrior
 from scidiff.rng import Streams
-from scidiff.samplers import DDIM, DDPM, DPMSolver, Euler, Heun, PredictorCorrector
+from scidiff.samplers import (
+    DDIM,
+    DDPM,
+    DEIS,
+    DPMSolver,
+    DPMSolver2S,
+    DPMSolver3M,
+    DPMSolverSingle,
+    Euler,
+    Heun,
+    PredictorCorrector,
+    UniPC,
+)
 from scidiff.testing import compare_with_exact
 
 PRIOR = GaussianPrior(torch.zeros(1, 8, 8), exact.exponential())
 ALL = [Euler(6), DDIM(6, eta=0.5), DDPM(6), Heun(7), DPMSolver(6), DPMSolver(6, stochastic=True)]
+ALL += [DPMSolver2S(7), DPMSolver3M(6), DPMSolverSingle(7), DEIS(6), UniPC(6)]
 
 
 def trace(sampler):
@@ -34,10 +47,16 @@ def test_multistep_predictors_do_not_extrapolate_noise():
     assert abs(trace(sampler) - trace(sampler.predictor)) < 0.12
 
 
-def test_vanishing_corrections_are_none():
+@pytest.mark.parametrize("predictor", [DPMSolver3M(16), DEIS(16), UniPC(16), UniPC(16, order=2)], ids=repr)
+def test_few_step_predictors_do_not_extrapolate_noise(predictor):
+    assert abs(trace(PredictorCorrector(predictor=predictor)) - trace(predictor)) < 0.08
+
+
+@pytest.mark.parametrize("predictor", [DPMSolver(8), DPMSolver3M(8), DEIS(8), UniPC(8)], ids=repr)
+def test_vanishing_corrections_are_none(predictor):
     x = [
         s(PRIOR, members=2, generator=Generator().manual_seed(0)).samples
-        for s in (DPMSolver(8), PredictorCorrector(predictor=DPMSolver(8), snr=1e-6))
+        for s in (predictor, PredictorCorrector(predictor=predictor, snr=1e-6))
     ]
     assert torch.allclose(x[0], x[1], atol=1e-3)
 
