@@ -136,6 +136,7 @@ class Plan:
         if plain.batch != 1:
             raise InputError(f"one observation at a time; problem {problem.name!r} made a posterior of {plain.batch}.")
         posterior = place(plain, where, precision)
+        together = population(sampler) or members  # type: ignore[arg-type]
         return cls(
             problem=problem,
             sampler=sampler,  # type: ignore[arg-type]
@@ -146,7 +147,7 @@ class Plan:
             checks=dict(problem.check(read)),
             members=int(members),
             seed=int(seed),
-            batch=min(batch or default_batch(posterior, members), members),
+            batch=min(batch or default_batch(posterior, together), together),
             input=path,
             fingerprints={
                 "input": digest(path) if path is not None and Path(path).is_file() else None,
@@ -157,9 +158,15 @@ class Plan:
 
     @property
     def warnings(self) -> list[str]:
-        """What the checks of the forward model warn of."""
+        """What the checks of the forward model warn of, and what the sampler does not give."""
         found = self.checks.get("warnings", [])
-        return [found] if isinstance(found, str) and found else list(found)
+        found = [found] if isinstance(found, str) and found else list(found)
+        if getattr(self.sampler, "point_estimate", False):
+            found.append(
+                f"{method_name(self.sampler)} gives one best guess per member: the spread over members is that of the "
+                "optimiser, not the uncertainty of the field."
+            )
+        return found
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -184,8 +191,14 @@ class Plan:
 
     @property
     def batches(self) -> list[list[int]]:
-        """Indices of the members, batch by batch; the same whether a run is resumed or not."""
-        return [list(range(i, min(i + self.batch, self.members))) for i in range(0, self.members, self.batch)]
+        """Indices of the members, batch by batch; the same whether a run is resumed or not.
+
+        Populations are computed whole, so that a batch holds whole ones; `batch` then limits the particles at once.
+        """
+        size, particles = self.batch, population(self.sampler)
+        if particles:
+            size = particles * max(1, size // particles)
+        return [list(range(i, min(i + size, self.members))) for i in range(0, self.members, size)]
 
     def draw(
         self, members: list[int], callback: Callback | None = None
@@ -204,7 +217,7 @@ class Plan:
         """
         begin = time.monotonic()
         generator = Generator().manual_seed(self.seed)
-        ensemble = self.sampler(self.posterior, members, generator, batch_size=len(members), callback=callback)
+        ensemble = self.sampler(self.posterior, members, generator, batch_size=self.batch, callback=callback)
         seconds = time.monotonic() - begin
         fields = [self._field(member, x) for member, x in zip(members, ensemble.samples, strict=True)]
         cost = ensemble.cost.as_dict()
@@ -228,6 +241,13 @@ class Plan:
             return math.nan
         with torch.no_grad():
             return float(torch.cat([part.residual(x) for part in parts], dim=1).double().square().mean())
+
+
+def population(sampler: PosteriorSampler) -> int:
+    """Particles that the method moves together; 0 where members are independent."""
+    from scidiff.posterior import PopulationSampler
+
+    return sampler.particles if isinstance(sampler, PopulationSampler) else 0
 
 
 def _truth(field: str, truth: xr.Dataset | None, observation: xr.Dataset) -> xr.Dataset | None:

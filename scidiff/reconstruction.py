@@ -211,7 +211,8 @@ def _on_disk(
         figure = plan.problem.plot(_shown(result, plan.problem.field))
         with atomic(folder / "figures" / "result.png") as temporary:
             figure.savefig(temporary, format="png")
-    machine = _machine(begin) | {"sampling_seconds": round(sum(r["seconds"] / plan.batch for r in records), 3)}
+    seconds = sum(records[members[0]]["seconds"] for members in plan.batches)
+    machine = _machine(begin) | {"sampling_seconds": round(seconds, 3)}
     write_json(folder / "run.json", {**machine, "configuration": plan.configuration, "warnings": plan.warnings})
     store.remove()
     log("done", **machine)

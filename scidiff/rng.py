@@ -87,7 +87,8 @@ class Streams:
             for row, generator in zip(block, self.generators, strict=True):
                 torch.randn((count, *shape), generator=generator, dtype=dtype, out=row)
             block, used = block.to(device), 0
-        self._ahead[key] = block, used + 1
+        if count > 1:
+            self._ahead[key] = block, used + 1
         return block[:, used]
 
     def randn_like(self, u: Tensor) -> Tensor:

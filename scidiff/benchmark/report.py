@@ -122,8 +122,8 @@ def _cells(row: dict[str, Any], distance: bool) -> list[str]:
     cells = [name, f"{row['members']}", f"{row['seeds']}"]
     for score in ("mean_error", "trace_ratio", "coverage", "gap", *(("distance", "floor") if distance else ())):
         value, interval = row[score], row[f"{score}_interval"]
-        text = "-" if value is None else f"{value:.3f}" if value < 1000 else f"{value:.2e}"
-        cells.append(text + (f" ± {interval:.3f}" if interval is not None and score != "floor" else ""))
+        shown = interval if score != "floor" else None
+        cells.append(" ± ".join(["-" if value is None else _short(value), *([] if shown is None else [_short(shown)])]))
     if row["sampler"] == EXACT:
         return cells + ["-"] * 5
     return [*cells, *(f"{row[cost]}" for cost in COSTS), f"{row['seconds']:.1f}"]
@@ -205,3 +205,8 @@ def figure(rows: Sequence[dict[str, Any]]) -> Figure:
     handles = [Line2D([], [], color=c, marker=m, ls="", label=name) for name, (c, m) in style.items()]
     drawing.legend(handles=handles, loc="outside right upper", fontsize=8, frameon=False)
     return drawing
+
+
+def _short(number: float) -> str:
+    """Three decimals; of a method that diverged, its order of magnitude."""
+    return f"{number:.3f}" if abs(number) < 1000 else f"{number:.1e}"

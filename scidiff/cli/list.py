@@ -41,13 +41,20 @@ def _public(package: str) -> list[tuple[str, Any]]:
 def _samplers() -> list[dict[str, Any]]:
     from scidiff import posterior
 
-    rows = [{"name": name, "draws from": "posterior", **_sampler(posterior.get(name))} for name in posterior.names()]
+    names = ("nonlinear", "counts", "black box")
+    rows = [
+        {
+            "name": row["name"],
+            "family": row["family"],
+            **{name: row[name] for name in names},
+            "requires": sorted(posterior.get(row["name"]).requires),
+            "summary": row["summary"],
+        }
+        for row in posterior.table()
+    ]
     classes = [(n, c) for n, c in _public("scidiff.samplers") if inspect.isclass(c) and not inspect.isabstract(c)]
-    return rows + [{"name": n, "draws from": "prior", "requires": [], "summary": _summary(c)} for n, c in classes]
-
-
-def _sampler(method: Any) -> dict[str, Any]:
-    return {"requires": sorted(method.requires), "summary": _summary(type(method))}
+    empty = {"family": "prior", **dict.fromkeys(names, ""), "requires": []}
+    return rows + [{"name": n, **empty, "summary": _summary(c)} for n, c in classes]
 
 
 def _problems() -> list[dict[str, Any]]:
@@ -118,15 +125,33 @@ def show(
     if json:
         emit(tables)
         return
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
     console = Console()
     for title, rows in tables.items():
-        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-        for column in rows[0] if rows else ["none"]:
-            table.add_column(column, no_wrap=column == "name", overflow="fold")
-        for row in rows:
-            table.add_row(*(", ".join(cell) if isinstance(cell, list) else str(cell) for cell in row.values()))
-        console.print(table)
+        _print(console, title, rows)
+
+
+def _print(console: Any, title: str, rows: list[dict[str, Any]]) -> None:
+    """A table; where the screen is too narrow for it, the summaries follow as a list of their own."""
+    from rich import box
+    from rich.table import Table
+
+    cells = [{k: ", ".join(v) if isinstance(v, list) else str(v) for k, v in row.items()} for row in rows]
+    columns = list(cells[0]) if cells else ["none"]
+    width = sum(max(len(name), *(len(row[name]) for row in cells)) + 2 for name in columns[:-1]) if cells else 0
+    narrow = len(columns) > 2 and width + 40 > console.width
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in columns[:-1] if narrow else columns:
+        word = max((len(part) for row in cells for part in [*row[name].split(), name]), default=0)
+        table.add_column(name, no_wrap=name == "name", overflow="fold", min_width=min(word, 16))
+    for row in cells:
+        table.add_row(*(row[name] for name in (columns[:-1] if narrow else columns)))
+    console.print(table)
+    if narrow:
+        summary = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
+        summary.add_column(no_wrap=True)
+        summary.add_column(overflow="fold")
+        for row in cells:
+            summary.add_row(row["name"], row[columns[-1]])
+        console.print(summary)

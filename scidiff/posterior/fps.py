@@ -54,7 +54,7 @@ class FPS(SMCSampler):
 
     References:
         Diffusion Posterior Sampling for Linear Inverse Problem Solving: A Filtering Perspective (Dou and Song, 2024),
-        International Conference on Learning Representations, algorithm 2.
+        International Conference on Learning Representations.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"linear", "gaussian", "svd"})

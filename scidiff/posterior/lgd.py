@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from scidiff.posterior.base import MemberSampler, Run, differentiate
+from scidiff.posterior.dps import kick_length
 from scidiff.posterior.guidance import pull
 from scidiff.samplers.base import level
 from scidiff.samplers.ddpm import DDPM, ancestral
@@ -42,7 +43,7 @@ class LGD(MemberSampler):
         steps: Number of steps; each is one denoiser call and vector-Jacobian product, and ``draws`` operator calls
             and vector-Jacobian products. More than 250 changed nothing on the exact problems.
         draws: Number n of clean states per step; 10 in the paper.
-        zeta: Length of the kick; None takes :math:`10\sqrt k` over ``steps``, k real numbers of data; see `DPS`.
+        zeta: Length of the kick; None takes :math:`15\,k^{3/8}` over ``steps``, k real numbers of data; see `DPS`.
         schedule: Noise levels.
 
     References:
@@ -71,7 +72,7 @@ class LGD(MemberSampler):
         u = base.start(run.streams, p.shape or (), p.device, p.dtype)
         parts = p.likelihoods
         k = sum(part.y[0].numel() * (2 if part.y.is_complex() else 1) for part in parts)
-        zeta = 10 * k**0.5 / self.steps if self.zeta is None else self.zeta
+        zeta = kick_length(k, self.steps) if self.zeta is None else self.zeta
         with torch.no_grad():
             first = run.measurement.log_prob(torch.zeros_like(u))  # also checks the shape of y
             best = torch.stack([part.noise.log_prob(part.y, part.y) for part in parts]).sum(0)

@@ -18,8 +18,7 @@ the exact one after 3 and 1.05 after 8, needs the iterations. The paper starts f
 
 **Exact** for Gaussian priors, up to the integrator and the iterations. For other priors an approximation where
 :math:`u_0` given :math:`u_\sigma` is far from Gaussian: if the data leave several modes possible, their weights are
-not exact: `benchmarks/exact_posteriors.py` finds them off by 0.08 in total variation (mean over six problems, largest
-0.12; with the ODE 0.09 and 0.25), where exact draws have 0.04.
+not exact; see the rows ``modes-1`` and ``modes-2`` of docs/certificate.md.
 
 **Learned priors** have Jacobians that are neither quite symmetric nor positive, worst at noise levels that training saw
 rarely. Conjugate gradients then run away: on undersampled MRI with a learned prior one member in a few was destroyed,

@@ -74,7 +74,7 @@ def table() -> list[dict[str, str]]:
         {
             "name": name,
             "family": next(family for family, kin in FAMILIES.items() if name in kin),
-            "nonlinear": "no" if "linear" in kind.requires else "yes",
+            "nonlinear": "no" if {"linear", "svd"} & kind.requires else "yes",
             "counts": "no" if "gaussian" in kind.requires else "yes",
             "black box": "no" if {"gradient", "linear", "svd"} & kind.requires else "yes",
             "requires": ", ".join(sorted(kind.requires)) or "nothing",

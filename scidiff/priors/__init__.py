@@ -10,20 +10,37 @@ from typing import TYPE_CHECKING
 from scidiff.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from scidiff.priors.conversions import ConvertedPrior
     from scidiff.priors.diffusion import DiffusionPrior
     from scidiff.priors.fitting import patches
     from scidiff.priors.gaussian import GaussianPrior
+    from scidiff.priors.likelihood import bits_per_dimension, elbo, log_prob
     from scidiff.priors.mixture import GaussianMixturePrior
     from scidiff.priors.pretrained import load_pretrained
     from scidiff.priors.product import ProductPrior
 
-__all__ = ["DiffusionPrior", "GaussianMixturePrior", "GaussianPrior", "ProductPrior", "load_pretrained", "patches"]
+__all__ = [
+    "ConvertedPrior",
+    "DiffusionPrior",
+    "GaussianMixturePrior",
+    "GaussianPrior",
+    "ProductPrior",
+    "bits_per_dimension",
+    "elbo",
+    "load_pretrained",
+    "log_prob",
+    "patches",
+]
 
 _EXPORTS = {
+    "ConvertedPrior": "scidiff.priors.conversions",
     "DiffusionPrior": "scidiff.priors.diffusion",
     "GaussianMixturePrior": "scidiff.priors.mixture",
     "GaussianPrior": "scidiff.priors.gaussian",
     "ProductPrior": "scidiff.priors.product",
+    "bits_per_dimension": "scidiff.priors.likelihood",
+    "elbo": "scidiff.priors.likelihood",
+    "log_prob": "scidiff.priors.likelihood",
     "load_pretrained": "scidiff.priors.pretrained",
     "patches": "scidiff.priors.fitting",
 }

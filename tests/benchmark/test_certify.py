@@ -13,7 +13,7 @@ from scidiff.fields import open_result, write_dataset
 
 
 def small(**more):
-    return plan(["mmps:steps=6,iterations=2"], ["inpainting", "product"], **({"members": 20, "seeds": range(2)} | more))
+    return plan(["ddrm:steps=6"], ["inpainting", "product"], **({"members": 20, "seeds": range(2)} | more))
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +99,8 @@ def test_stopped_runs_go_on(tmp_path, monkeypatch, records):
 
 def test_refusals_and_failures_are_lines_of_the_table(records, monkeypatch):
     (row,) = [r for r in summary(records) if r["problem"] == "product" and r["sampler"] != EXACT]
-    assert row["status"] == "skipped" and "needs linear" in row["reason"]
-    assert "mmps:steps=6,iterations=2, skipped: MMPS needs linear" in table(summary(records))
+    assert row["status"] == "skipped" and "needs svd" in row["reason"]
+    assert "ddrm:steps=6, skipped: DDRM needs svd" in table(summary(records))
 
     class Broken:
         def __call__(self, *_):
@@ -126,14 +126,14 @@ def test_table_dataset_and_picture(records, tmp_path):
     rows = summary(records)
     text = table(rows, {"command": "scidiff certify"})
     assert text.startswith("command: `scidiff certify`")
-    assert "| mmps (steps=6, iterations=2) | 20 | 3 |" in text and "| exact draws | 20 | 3 |" in text
+    assert "| ddrm (steps=6) | 20 | 3 |" in text and "| exact draws | 20 | 3 |" in text
     for line in text.splitlines():
         if line.startswith("| "):
             assert line.count("|") in (13, 15)
     write_dataset(dataset(records, {"seeds": "0, 1, 2"}), tmp_path / "certificate.nc")
     with open_result(tmp_path / "certificate.nc") as data:
         assert dict(data.sizes) == {"problem": 2, "sampler": 2, "seed": 3}
-        cell = data.sel(problem="inpainting", sampler="mmps:steps=6,iterations=2", seed=1)
+        cell = data.sel(problem="inpainting", sampler="ddrm:steps=6", seed=1)
         (record,) = [r for r in records if (r["problem"], r["seed"]) == ("inpainting", 1) and r["sampler"] != EXACT]
         assert float(cell["trace_ratio"]) == record["scores"]["trace_ratio"][0]
         assert float(cell["trace_ratio_error"]) == record["scores"]["trace_ratio"][1]

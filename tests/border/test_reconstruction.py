@@ -20,7 +20,7 @@ from scidiff import reconstruct
 from scidiff.errors import InputError, NumericalError
 from scidiff.fields import digest, merge_complex, open_result
 from scidiff.placement import fingerprint, place
-from scidiff.posterior import DPS, MMPS
+from scidiff.posterior import DPS, MMPS, EnKG, REDDiff
 from scidiff.record import dump_toml
 from scidiff.samplers import DPMSolver
 
@@ -287,3 +287,20 @@ def test_toml_round_trip():
     settings = {"a": 1, "b": 1e-5, "c": True, "d": 'say "x"\n', "none": None, **tables}
     found = tomllib.loads(dump_toml(settings))
     assert found == {name: value for name, value in settings.items() if value is not None}
+
+
+def test_populations_are_drawn_whole(problem, case, tmp_path):
+    """Members of one population in one batch, whatever ``batch`` says; ``batch`` limits the particles at once."""
+    _, observation = case
+    method = EnKG(steps=4, inner=2, particles=6)
+    seen = []
+    result = reconstruct(problem, observation, method, members=8, seed=1, batch=4, callback=lambda *a: seen.append(a))
+    assert len(seen) == 2 * 4  # two populations, four steps each
+    kept = reconstruct(problem, observation, method, members=8, seed=1, batch=6, output=tmp_path / "run")
+    np.testing.assert_allclose(kept["temperature"], result["temperature"], rtol=1e-5)
+
+
+def test_a_point_estimate_says_so(problem, case):
+    _, observation = case
+    result = reconstruct(problem, observation, REDDiff(steps=5), members=2, seed=1)
+    assert "not the uncertainty of the field" in result.attrs["warnings"]

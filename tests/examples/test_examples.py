@@ -22,7 +22,7 @@ def load(name: str) -> ModuleType:
 
 
 def test_every_example_is_tested_here() -> None:
-    tested = {"exact_posterior", "prior_samples", "reconstruct_mri"}
+    tested = {"exact_posterior", "prior_samples", "reconstruct_mri", "which_sampler"}
     assert {path.stem for path in FOLDER.glob("*.py")} - {"__init__"} == tested
 
 
@@ -55,3 +55,15 @@ def test_prior_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         0.05 < samples.abs().square().mean().sqrt() < 2
     )  # intensities about 1, whatever the anatomy of so small a grid
     assert "8 network calls" in capsys.readouterr().out
+
+
+def test_which_sampler(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With several modes left a heuristic fails and Monte Carlo does not; with one mode both are right."""
+    example, figure = load("which_sampler"), tmp_path / "figure.png"
+    table = example.main(("mmps", "mcgdiff"), members=128, output=figure)
+    assert not example.trusted(table["mmps"]) and example.trusted(table["mcgdiff"])
+    assert figure.stat().st_size > 5_000
+    assert "can be trusted here: mcgdiff" in capsys.readouterr().out
+
+    table = example.main(("mmps",), *example.ONE_MODE, members=128, output=figure)
+    assert example.trusted(table["mmps"])

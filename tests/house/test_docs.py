@@ -137,3 +137,23 @@ def test_every_page_is_in_the_index(root):
     index = text_of(root, "README.md")
     assert all(f"({page})" in index for page in PAGES if page != "README.md")
     assert len(PAGES) >= 6
+
+
+def test_the_matrix_of_samplers_is_that_of_the_program(root):
+    from scidiff.posterior import table
+
+    (matrix,) = re.findall(r"<!-- matrix:begin.*?-->\n(.*?)\n<!-- matrix:end", text_of(root, "samplers.md"), re.DOTALL)
+    shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in matrix.splitlines()]
+    keys = ("name", "family", "nonlinear", "counts", "black box", "requires")
+    assert shown[2:] == [[f"`{row['name']}`", *(row[key] for key in keys[1:])] for row in table()]
+
+
+def test_every_sampler_has_a_section_with_what_it_requires_and_a_source(root):
+    from scidiff.posterior import get, names
+
+    text = "\n".join(text_of(root, page) for page in PAGES if page.startswith("methods_"))
+    sections = dict(re.findall(r"^## `(\w+)`(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE))
+    assert set(sections) == set(names())
+    for name, section in sections.items():
+        assert all(f"`{flag}`" in section for flag in get(name).requires) or "as `" in section, name
+        assert all(word in section for word in ("**Requires**", "ost**", "**Defaults**", "**Reference**", "```python"))
