@@ -12,10 +12,18 @@ if __name__ != "scidiff.datasets":
 from scidiff.lazy import lazy_exports  # noqa: E402 - the check above must come first
 
 _EXPORTS: dict[str, str] = {
+    "CTSlices": "scidiff.datasets.ct_slices",
     "ComplexSlices": "scidiff.datasets.slices",
+    "DarcyPairs": "scidiff.datasets.darcy_pairs",
+    "GaussianFields": "scidiff.datasets.gaussian_field",
+    "NavierStokes": "scidiff.datasets.vorticity",
+    "Patches": "scidiff.datasets.patches",
     "PhantomCrops": "scidiff.datasets.slices",
+    "PoissonPairs": "scidiff.datasets.poisson_pairs",
+    "Rings": "scidiff.datasets.rings",
     "StoredFields": "scidiff.datasets.stored_fields",
     "TrainingData": "scidiff.datasets.sources",
+    "VorticityFields": "scidiff.datasets.vorticity",
     "coil_maps": "scidiff.datasets.phantom",
     "head_phantom": "scidiff.datasets.phantom",
     "read_kspace": "scidiff.datasets.kspace",

@@ -7,9 +7,12 @@ slices     complex crops of magnitude volumes (`scidiff.datasets.slices`); chann
 phantom    complex head phantoms, drawn afresh each time (`scidiff.datasets.phantom`); no files
 arrays     windows of stored fields, (N, \*grid), or (N, C, \*grid) with ``channels = true``; .npy, .npz, .h5;
            standardised per channel
+ct         windows of CT volumes in Hounsfield units (`scidiff.datasets.ct_slices`)
 fields     windows of variables of NetCDF, HDF5 or Zarr archives, read while training, standardised per variable
            (`scidiff.datasets.stored_fields`)
 ========== =============================================================================================
+
+Simulators, which need no files (`SIMULATORS`): gaussian-field, poisson-pairs, darcy-pairs, vorticity, rings, patches.
 """
 
 from __future__ import annotations
@@ -18,18 +21,34 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
+from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Generator, Tensor
 
 from scidiff.errors import InputError
 
-__all__ = ["TrainingData", "training_data"]
+if TYPE_CHECKING:
+    from scidiff.datasets.simulator import Simulator
+
+__all__ = ["SIMULATORS", "TrainingData", "training_data"]
 
 Source = Callable[[Generator, tuple[int, ...]], "Tensor | tuple[Tensor, Tensor]"]
+
+
+SIMULATORS = {
+    "gaussian-field": "scidiff.datasets.gaussian_field:GaussianFields",
+    "poisson-pairs": "scidiff.datasets.poisson_pairs:PoissonPairs",
+    "darcy-pairs": "scidiff.datasets.darcy_pairs:DarcyPairs",
+    "vorticity": "scidiff.datasets.vorticity:VorticityFields",
+    "rings": "scidiff.datasets.rings:Rings",
+    "patches": "scidiff.datasets.patches:Patches",
+}
+"""Kind -> class; the keys of ``[data]`` are the arguments of the class."""
 
 
 @dataclass
@@ -60,6 +79,8 @@ def training_data(kind: str, folder: str | Path = ".", **options: Any) -> Traini
         "phantom": _phantom,
         "arrays": _arrays,
         "fields": _stored,
+        "ct": _ct,
+        **{name: partial(_simulated, name) for name in SIMULATORS},
     }
     if kind not in kinds:
         raise InputError(f"data.kind is '{kind}'; expected one of {', '.join(kinds)}.")
@@ -77,6 +98,7 @@ def training_data(kind: str, folder: str | Path = ".", **options: Any) -> Traini
 
 def _options(kind: str) -> list[str]:
     """Names that the table may hold, besides ``kind``."""
+    from scidiff.datasets.ct_slices import CTSlices
     from scidiff.datasets.slices import ComplexSlices, PhantomCrops
 
     makers: Mapping[str, tuple[Callable[..., Any], ...]] = {
@@ -84,9 +106,38 @@ def _options(kind: str) -> list[str]:
         "phantom": (_phantom, PhantomCrops.__init__),
         "arrays": (_arrays,),
         "fields": (_stored,),
+        "ct": (_ct, CTSlices.__init__),
+        **({kind: (_simulator(kind),)} if kind in SIMULATORS else {}),
     }
     names = [name for maker in makers[kind] for name in signature(maker).parameters]
-    return [n for n in dict.fromkeys(names) if n not in ("self", "folder", "volumes", "augmentation", "options")]
+    return [
+        n for n in dict.fromkeys(names) if n not in ("self", "folder", "volumes", "sizes", "augmentation", "options")
+    ]
+
+
+def _simulator(kind: str) -> type[Simulator]:
+    module, name = SIMULATORS[kind].split(":")
+    return getattr(import_module(module), name)
+
+
+def _simulated(kind: str, folder: Path, **options: Any) -> TrainingData:
+    if options.get("cache"):
+        options["cache"] = folder / options["cache"]
+    try:
+        source = _simulator(kind)(**options)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"[data] of kind '{kind}': {error}") from error
+    return TrainingData(
+        source,
+        source.held_out,
+        channels=source.channels,
+        loc=source.loc,
+        scale=source.scale,
+        units=source.units,
+        extra=source.card,
+    )
 
 
 def _slices(
@@ -110,6 +161,35 @@ def _slices(
         complex=True,
         units="1",
         files=_checksums(folder, files),
+    )
+
+
+def _ct(folder: Path, files: Sequence[str], validation: Sequence[str] = (), **augmentation: Any) -> TrainingData:
+    from scidiff.datasets.ct_slices import CTSlices
+    from scidiff.datasets.volumes import read_volume
+
+    def source(names: Sequence[str], **more: Any) -> CTSlices:
+        arrays = [read_volume(_existing(folder, name)) for name in names]
+        for array in arrays:
+            if "voxel_size" not in array.attrs:
+                raise InputError(f"{array.attrs['source_file']}: a CT volume needs the size of its voxels.")
+        values = [torch.from_numpy(array.values.copy()) for array in arrays]
+        try:
+            return CTSlices(values, [tuple(array.attrs["voxel_size"][1:]) for array in arrays], **more)
+        except ValueError as error:
+            raise InputError(f"[data] of kind 'ct': {error}") from error
+
+    train = source(files, **augmentation)
+    shared = {k: v for k, v in augmentation.items() if k != "weights"} | {"loc": train.loc, "scale": train.scale}
+    return TrainingData(
+        train,
+        source(validation, **shared) if validation else None,
+        channels=1,
+        loc=train.loc,
+        scale=train.scale,
+        units="HU",
+        files=_checksums(folder, [*files, *validation]),
+        extra={"variables": ["CT number"], "pixel_size": train.pixel, "pixel_size_units": "mm"},
     )
 
 
