@@ -96,15 +96,17 @@ def test_every_key_of_a_training_configuration_is_explained(root):
     import inspect
 
     from scidiff.datasets import sources
+    from scidiff.datasets.ct_slices import CTSlices
     from scidiff.datasets.slices import ComplexSlices, PhantomCrops
     from scidiff.nn.unet import UNet
     from scidiff.training import TrainingConfig
 
     keys = {f.name for f in dataclasses.fields(TrainingConfig)} | set(inspect.signature(UNet).parameters)
-    for part in (sources._slices, sources._phantom, sources._arrays, ComplexSlices, PhantomCrops):
+    kinds = (sources._slices, sources._phantom, sources._arrays, sources._ct, sources._stored)
+    for part in (*kinds, ComplexSlices, PhantomCrops, CTSlices, *map(sources._simulator, sources.SIMULATORS)):
         keys |= set(inspect.signature(part).parameters)
     # What the program fills in itself, and names of collected arguments.
-    keys -= {"inputs", "outputs", "folder", "volumes", "options", "augmentation"}
+    keys -= {"inputs", "outputs", "folder", "volumes", "sizes", "options", "augmentation"}
     text = text_of(root, "priors.md")
     assert not [key for key in sorted(keys) if f"`{key}`" not in text]
 
