@@ -203,7 +203,7 @@ def figure(rows: Sequence[dict[str, Any]]) -> Figure:
     drawing.supxlabel("mean error (exact standard deviations); the line is that of exact draws", fontsize=9)
     drawing.supylabel("trace ratio; the line is exact", fontsize=9)
     handles = [Line2D([], [], color=c, marker=m, ls="", label=name) for name, (c, m) in style.items()]
-    drawing.legend(handles=handles, loc="outside right upper", fontsize=8, frameon=False)
+    drawing.legend(handles=handles, loc="outside right upper", fontsize=7, frameon=False, ncols=1 + len(handles) // 16)
     return drawing
 
 
