@@ -45,8 +45,8 @@ class FPS(SMCSampler):
     products.
 
     Arguments:
-        particles: Number K of particles per population; the paper has 5 to 20.
-        steps: Number of levels, one network call each; the paper has 1000.
+        particles: Number K of particles per population.
+        steps: Number of levels, one network call each.
         schedule: Noise levels. Data much less noisy than the last level before zero need a smaller one.
         threshold: Fraction of K below which the effective sample size makes particles be resampled.
         kappa: Variance of the potentials in units of the noise of the path, positive; not used if ``published``.

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from scidiff.arguments import near, require_kinds
-from scidiff.posterior.base import GuidedSampler, MemberSampler
+from scidiff.posterior.base import MemberSampler
 from scidiff.posterior.daps import DAPS
 from scidiff.posterior.ddnm import DDNM
 from scidiff.posterior.ddrm import DDRM
@@ -103,12 +103,13 @@ def get(name: str, **parameters: Any) -> MemberSampler:
     require_kinds(name, parameters, own)
     method = kind(**{key: value for key, value in parameters.items() if key in own})
     rest = {key: value for key, value in parameters.items() if key not in own}
-    inner = {f.name: f.type for f in dataclasses.fields(method.sampler)} if isinstance(method, GuidedSampler) else {}
+    integrator = getattr(method, "sampler", None)  # of guided samplers, and of PnPDM
+    inner = {f.name: f.type for f in dataclasses.fields(integrator)} if dataclasses.is_dataclass(integrator) else {}
     if unknown := sorted(set(rest) - set(inner)):
         known = sorted({*own, *inner})
         hint = near(unknown[0], known)
         raise TypeError(f"{name} has no parameter {', '.join(unknown)};{hint} it has {', '.join(known)}.")
     require_kinds(name, rest, inner)
-    if rest and isinstance(method, GuidedSampler):
-        method = dataclasses.replace(method, sampler=dataclasses.replace(method.sampler, **rest))
+    if rest:
+        method = dataclasses.replace(method, sampler=dataclasses.replace(integrator, **rest))  # type: ignore[type-var]
     return method

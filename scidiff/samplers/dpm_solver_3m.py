@@ -9,8 +9,8 @@ With :math:`h = \log(a/b)` the step is exact for a denoised state that is a poly
 with :math:`s_j = \log(a/\sigma_j) / h` and :math:`\varphi` of `scidiff.samplers.exponential`. The first two steps use
 the one and two values there are; the last one, to level zero, is :math:`u_0 = D`.
 
-In the notation of the authors' code the sum is :math:`(1 - e^{-h}) D + \phi_2 D_1 - 2 \phi_3 D_2` with
-:math:`\phi_2 = 1 - (1 - e^{-h})/h`, :math:`\phi_3 = \phi_2/h - 1/2`. The code has :math:`\phi_3 D_2` without the 2,
+In the notation of widely used code the sum is :math:`(1 - e^{-h}) D + \phi_2 D_1 - 2 \phi_3 D_2` with
+:math:`\phi_2 = 1 - (1 - e^{-h})/h`, :math:`\phi_3 = \phi_2/h - 1/2`. That code has :math:`\phi_3 D_2` without the 2,
 half the quadratic term, and with it the order is two; here it is whole.
 """
 

@@ -184,6 +184,7 @@ def test_registry():
     assert posteriors.names()[0] == "mmps" and "dps" in posteriors.names()
     assert posteriors.get("mmps", iterations=3, steps=10) == MMPS(DPMSolver(10, stochastic=True), iterations=3)
     assert posteriors.get("dps", zeta=0.3) == DPS(zeta=0.3)
+    assert posteriors.get("pnpdm", steps=9).sampler.steps == 9
     rows = {row["name"]: row for row in posteriors.table()}
     assert rows["mmps"]["requires"] == "gradient, variance" and rows["dps"]["summary"]
     with pytest.raises(ValueError, match="unknown sampler 'gibbs'; samplers are mmps, .*dps"):
