@@ -116,12 +116,10 @@ class DPS(MemberSampler):
         r"""The denoised state and :math:`\nabla_u \|r(D)\| / c`, one norm per row."""
         u, D = differentiate(run, u, level(u, a))
         with torch.enable_grad():
-            center = D.detach().requires_grad_()
-            norm = torch.linalg.vector_norm(run.measurement.residual(center), dim=1) / c
+            norm = torch.linalg.vector_norm(run.measurement.residual(D), dim=1) / c
         run.cost.operator_vjp += 1
-        (v,) = torch.autograd.grad(norm, center, torch.ones_like(norm))  # one gradient per row: rows do not mix
         run.cost.denoiser_vjp += 1
-        (gradient,) = torch.autograd.grad(D, u, v)
+        (gradient,) = torch.autograd.grad(norm, u, torch.ones_like(norm))  # one gradient per row: rows do not mix
         return D.detach(), gradient
 
 
