@@ -83,7 +83,7 @@ def main() -> None:
     run = Run(posterior, Streams(0, range(members)), Cost())
     a, b = 2.0, 1.9
     u = a * torch.randn(members, *prior.shape, generator=generator)
-    dps, one = DPS(), torch.ones(members)
+    dps, one = DPS(zeta=0.5), torch.ones(members)
     guided = MMPS(iterations=1, warm=False).condition(run)
 
     def network() -> None:

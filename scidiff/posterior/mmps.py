@@ -38,6 +38,7 @@ the probability are halved, see `scidiff.posterior.gauss_newton`. The first m is
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -48,7 +49,6 @@ from scidiff.posterior.base import GuidedSampler, Run, differentiate
 from scidiff.posterior.gauss_newton import Point
 from scidiff.posterior.guidance import pull
 from scidiff.posterior.krylov import Solution, conjugate_gradients, dot, gmres
-from scidiff.posterior.measurement import Linearisation
 from scidiff.protocols import Denoiser
 from scidiff.samplers import DPMSolver, Sampler
 
@@ -64,8 +64,7 @@ class MMPS(GuidedSampler):
 
     Arguments:
         sampler: Integrator; its ``calls`` is the number of guided network calls. The default is stochastic because
-            fresh noise forgets what was wrong at large noise levels: on mixtures its mean error is at the floor of
-            Monte Carlo where the ODE's is not. On Gaussians the ODE has the better variance (0.3 % against 0.9 %).
+            fresh noise forgets what was wrong at large noise levels, where a law of several modes is no Gaussian.
         iterations: Largest number of solver iterations per guided call, one vector-Jacobian product each. Where 5
             suffice the tolerance stops earlier; smooth fields with little noise use all 8.
         solver: "gmres", or "cg" (conjugate gradients) for exact priors.
@@ -106,9 +105,16 @@ class MMPS(GuidedSampler):
             nonlocal last, g
             u, D = differentiate(run, u, sigma)
             center = D.detach()
-            if measurement.affine:
-                near = measurement.linearise(center)
-                x = self.solve(run, u, D, sigma, near, near.residual, last)
+            if measurement.affine:  # one graph from the state to its residual: each product is one pass backward
+                with torch.enable_grad():
+                    r = measurement.residual(D)
+
+                def transpose(p: Tensor) -> Tensor:
+                    run.cost.denoiser_vjp += 1
+                    run.cost.operator_vjp += 1
+                    return -torch.autograd.grad(r, u, p, retain_graph=True)[0]
+
+                x = self.solve(run, sigma, transpose, measurement.forward, r.detach(), last)
                 last = self.kept(x)
                 return center + x.image
 
@@ -118,7 +124,8 @@ class MMPS(GuidedSampler):
                 point = point.towards(run, center, g, sigma**2 * pull(run, u, D, g))
             for _ in range(self.linearisations):
                 near = measurement.linearise(center + point.image)
-                x = self.solve(run, u, D, sigma, near, near.residual + near.forward(point.image), last)
+                r = near.residual + near.forward(point.image)
+                x = self.solve(run, sigma, lambda p, near=near: pull(run, u, D, near.adjoint(p)), near.forward, r, last)
                 last = self.kept(x)
                 point = point.towards(run, center, near.adjoint(x.v), x.image)
             g = point.g
@@ -127,15 +134,30 @@ class MMPS(GuidedSampler):
         return denoise
 
     def solve(
-        self, run: Run, u: Tensor, D: Tensor, sigma: Tensor, near: Linearisation, r: Tensor, last: Tensor | None
+        self,
+        run: Run,
+        sigma: Tensor,
+        transpose: Callable[[Tensor], Tensor],
+        forward: Callable[[Tensor], Tensor],
+        r: Tensor,
+        last: Tensor | None,
     ) -> Solution:
-        r"""Solves :math:`M v = r` with the slope of ``near``, first along the solution ``last`` of the call before."""
+        r"""Solves :math:`M v = r`, first along the solution ``last`` of the call before.
+
+        Arguments:
+            run: The run.
+            sigma: Noise level.
+            transpose: :math:`J^T\tilde A^T p`, (rows, n) -> (rows, \*S), counted.
+            forward: :math:`\tilde A g`, (rows, \*S) -> (rows, n), counted.
+            r: Right-hand side, (rows, n).
+            last: Where to start, (rows, n).
+        """
 
         def product(p: Tensor) -> tuple[Tensor, Tensor]:
-            g = sigma**2 * pull(run, u, D, near.adjoint(p))  # C A' p
-            return p + near.forward(g), g
+            g = sigma**2 * transpose(p)  # C A' p
+            return p + forward(g), g
 
-        x = Solution.zero(r, u.shape[1:])
+        x = Solution.zero(r, tuple(run.posterior.shape or ()))
         size, left = dot(r, r).sqrt(), self.iterations
         if last is not None:
             x.along(last, dot(last, r), product, size > 0)
