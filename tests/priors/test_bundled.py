@@ -3,22 +3,24 @@
 import torch
 
 from scidiff.datasets import head_phantom
+from scidiff.datasets.gaussian_field import GaussianFields
 from scidiff.datasets.slices import PhantomCrops
-from scidiff.priors import load_pretrained
+from scidiff.priors import GaussianPrior, load_pretrained
 from scidiff.priors.pretrained import bundled, read_card
 
 REQUIRED = ("name", "title", "licence", "sources", "limits", "command", "source", "training", "loss_curve", "samples")
 
 
 def test_cards_say_what_a_prior_is(root):
-    assert {"head-t1", "head-phantom"} <= set(bundled())
+    assert {"head-t1", "head-phantom", "gaussian-field"} <= set(bundled())
     for name in bundled():
         card = read_card(name)
         missing = [key for key in REQUIRED if not card.get(key)]
         assert not missing, f"the card of {name} lacks {missing}"
         assert card["name"] == name
         assert (root / card["samples"]).exists()
-        assert card["loss_curve"][-1][1] < 0.5 * card["loss_curve"][0][1]
+        floor = 0.8 if "law" in card else 0.5  # of a known random law even the exact denoiser leaves most
+        assert card["loss_curve"][-1][1] < floor * card["loss_curve"][0][1]
 
 
 def test_weights_stay_small():
@@ -48,3 +50,17 @@ def test_a_phantom_is_what_the_prior_was_trained_on():
     image = head_phantom((128, 112), generator=torch.Generator().manual_seed(3))
     u = prior.encode(image[None, None].to(torch.complex64))
     assert 0.5 < u.square().mean().sqrt() * 2**0.5 < 2
+
+
+def test_gaussian_prior_denoises_as_well_as_the_law_allows():
+    """Within 1 % of the exact denoiser's error at levels from a tenth to ten times the field (3 % were aimed at)."""
+    prior, source = load_pretrained("gaussian-field"), GaussianFields(alpha=1.5, tau=10.0, boundary="periodic")
+    covariance = source.covariance((32, 32))
+    covariance.dtype = torch.float32
+    exact = GaussianPrior(torch.zeros(1, 32, 32), covariance)
+    g = torch.Generator().manual_seed(2000)
+    fields = exact.sample(32, g)
+    for sigma in (0.1, 0.5, 2.0, 10.0):
+        noisy = fields + sigma * torch.randn(fields.shape, generator=g)
+        learned, best = ((p.denoise(noisy, torch.tensor(sigma)) - fields).square().mean() for p in (prior, exact))
+        assert learned < 1.01 * best, f"sigma {sigma}: {learned / best:.4f}"
