@@ -3,8 +3,8 @@
 Same exact prior, operator, data, number of members and network calls on the 8x8 inpainting problem of
 `scidiff.benchmark.exact` (field of zero mean and unit variance, so that nobody's default is at a disadvantage; DiffPIR
 of deepinv works on images in [0, 1] and gets the field as 0.5 + 0.15 u). Each method at its own default weights; DDRM
-twice: with eta = 0.85, which is deepinv's default, in both, and with the default of each. deepinv's DPS runs without its
-clip to [-1, 1], which would cut the field.
+twice: with eta = 0.85, which is deepinv's default, in both, and with the default of each. deepinv's DPS runs without
+its clip to [-1, 1], which would cut the field.
 
 Columns: mean error in posterior standard deviations (exact draws: `floor`), total variance over the exact one,
 coverage of the exact 90 % interval, network calls and vector-Jacobian products per member, milliseconds per network
