@@ -96,6 +96,11 @@ class DiffusionPrior:
             raise ValueError(f"transforms need a real field and one entry per channel ({channels}), got {transforms}.")
         self.affine = not self.transforms
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next((w.device for w in self.network.parameters()), self.loc.device)
+
     def denoise(self, u: Tensor, sigma: Tensor) -> Tensor:
         r"""Estimate of E[u0 | u]; ``u`` (B, channels, \*grid), ``sigma`` () or (B,). Same type as ``u``."""
         return self.denoise_all(u, sigma)[0]
