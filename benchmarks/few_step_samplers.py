@@ -10,9 +10,10 @@ MMD^2       squared maximum mean discrepancy with a Gaussian kernel as wide as t
 Distances are Euclidean over whole fields, divided by the root of the number of values. Intervals are 95 % of the
 bootstrap over draws and data. The columns `- DDIM` hold the paired difference to the DDIM of the first row, with the
 same resampled draws and data in both: an interval below zero is a better law. `data against data` is what a perfect
-sampler gets. Priors whose data are not part of scidiff show the end error only.
+sampler gets. Data are what the prior's card holds out; where they are files and no folder is given (--data), the end
+error alone is shown. Smooth fields start from larger noise, as in `scidiff assess`.
 
-    python benchmarks/few_step_samplers.py                                   # minutes on one thread
+    python benchmarks/few_step_samplers.py --data FOLDER                     # minutes on one thread for each prior
     python benchmarks/few_step_samplers.py --draws 512 --device cuda         # narrow intervals
 """
 
@@ -26,35 +27,41 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from scidiff.datasets.phantom import head_phantom
+from scidiff.benchmark.assess import crop_of, fields_of, source_of, strongest
+from scidiff.errors import InputError
 from scidiff.linalg import Dense
-from scidiff.priors import DiffusionPrior, GaussianPrior, load_pretrained
+from scidiff.priors import GaussianPrior, load_pretrained
 from scidiff.priors.pretrained import bundled
 from scidiff.protocols import Prior
 from scidiff.rng import Streams
 from scidiff.samplers import DDIM, DEIS, DPMSolver, DPMSolver2S, DPMSolver3M, DPMSolverSingle, Heun, Sampler, UniPC
 from scidiff.schedules import karras, log_linear
 
-CROP = (64, 64)  # the priors of heads were trained on such crops
 BATCH = 16
 RESAMPLES = 1000
 GAUSSIAN_DRAWS = 512  # at least: the exact denoiser costs next to nothing
 CALLS, DDIM_CALLS, FINE_CALLS = 10, 20, 60
-SHORT = functools.partial(log_linear, sigma_min=0.01)  # ten steps are too few to go on to 0.002; DDIM's own end is 0.01
-SAMPLERS: list[Sampler] = [
-    DDIM(DDIM_CALLS, karras),  # the levels that suit it on learned priors; the reference of the differences
-    DDIM(DDIM_CALLS, SHORT),
-    DDIM(DDIM_CALLS),
-    DPMSolver(CALLS, SHORT),
-    DPMSolver3M(CALLS, SHORT),
-    UniPC(CALLS, SHORT),
-    UniPC(CALLS, SHORT, order=2),
-    UniPC(CALLS),
-    DEIS(CALLS, SHORT),
-    DPMSolver2S(CALLS + 1, SHORT),
-    DPMSolverSingle(CALLS, SHORT),
-    Heun(CALLS + 1),
-]
+
+
+def samplers(sigma_max: float) -> list[Sampler]:
+    """The first is the reference of the differences: DDIM at the levels that suit it on learned priors."""
+    whole = functools.partial(log_linear, sigma_max=sigma_max)
+    short = functools.partial(whole, sigma_min=0.01)  # ten steps are too few to go on to 0.002; DDIM's own end is 0.01
+    usual = functools.partial(karras, sigma_max=sigma_max)
+    return [
+        DDIM(DDIM_CALLS, usual),
+        DDIM(DDIM_CALLS, short),
+        DDIM(DDIM_CALLS, whole),
+        DPMSolver(CALLS, short),
+        DPMSolver3M(CALLS, short),
+        UniPC(CALLS, short),
+        UniPC(CALLS, short, order=2),
+        UniPC(CALLS, whole),
+        DEIS(CALLS, short),
+        DPMSolver2S(CALLS + 1, short),
+        DPMSolverSingle(CALLS, short),
+        Heun(CALLS + 1, usual),
+    ]
 
 
 @dataclass
@@ -64,6 +71,7 @@ class Problem:
     prior: Prior
     shape: tuple[int, ...]
     data: Tensor | None
+    sigma_max: float = 80.0
 
 
 def gaussian(draws: int) -> Problem:
@@ -73,23 +81,16 @@ def gaussian(draws: int) -> Problem:
     return Problem(prior, (1, 16, 16), prior.encode(prior.sample(2 * draws, Generator().manual_seed(10))))
 
 
-def learned(name: str, draws: int, device: str) -> Problem:
+def learned(name: str, draws: int, device: str, folder: str | None) -> Problem:
     prior = load_pretrained(name, device)
-    data = None
-    if prior.card["data"].get("kind") == "phantom":
-        data = prior.encode(heads(prior, 2 * draws)).to(device)
-    return Problem(prior, (prior.channels, *CROP), data)
-
-
-def heads(prior: DiffusionPrior, n: int) -> Tensor:
-    """Random crops of new random heads on the grid of training."""
-    grid, crops = tuple(prior.card["data"]["shape"]), []
-    for i in range(n):
-        generator = Generator().manual_seed(900_000_000 + i)
-        head = head_phantom(grid, generator, phase=True)
-        top, left = (int(torch.randint(0, g - c + 1, (), generator=generator)) for g, c in zip(grid, CROP, strict=True))
-        crops.append(head[top : top + CROP[0], left : left + CROP[1]])
-    return torch.stack(crops)[:, None]
+    crop = crop_of(prior)
+    try:
+        data = source_of(prior, folder)
+    except InputError as error:
+        print(f"no data: {error}\n")
+        return Problem(prior, (prior.channels, *crop), None)
+    fields = fields_of(data.validation or data.source, crop, 2 * draws, Generator().manual_seed(900_000_000))
+    return Problem(prior, (prior.channels, *crop), fields.to(device), max(80.0, round(4 * strongest(fields))))
 
 
 def ends(sampler: Sampler, problem: Problem, draws: int, seed: int, device: str) -> Tensor:
@@ -142,7 +143,13 @@ def text(values: Tensor) -> str:
 
 
 def measure(problem: Problem, draws: int, seed: int, device: str) -> None:
-    fine = ends(DPMSolver3M(FINE_CALLS), problem, draws, seed, device)
+    fine = ends(
+        DPMSolver3M(FINE_CALLS, functools.partial(log_linear, sigma_max=problem.sigma_max)),
+        problem,
+        draws,
+        seed,
+        device,
+    )
     generator = Generator().manual_seed(seed + 1)
     a = multiplicities(draws, generator)
     first: dict[str, Tensor] = {}
@@ -156,7 +163,7 @@ def measure(problem: Problem, draws: int, seed: int, device: str) -> None:
         same = compare(fresh)(a, b)
         floor = f"| data against data | | | {text(same['energy'])} | | {text(same['MMD^2'])} | | |"
     print("| sampler | calls | end error | energy | - DDIM | MMD^2 | - DDIM | s |\n|---|---|---|---|---|---|---|---|")
-    for sampler in [*SAMPLERS, None]:
+    for sampler in [*samplers(problem.sigma_max), None]:
         start = time.perf_counter()
         u = fine if sampler is None else ends(sampler, problem, draws, seed, device)
         seconds = time.perf_counter() - start
@@ -180,14 +187,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--priors", nargs="*", default=["gaussian", *bundled()], help="gaussian and bundled names")
+    parser.add_argument("--data", help="folder of the files that cards name; priors of other files show the end error")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, {options.device}, seed {options.seed}")
     for name in options.priors:
         exact = name == "gaussian"
         device, draws = ("cpu", max(options.draws, GAUSSIAN_DRAWS)) if exact else (options.device, options.draws)
-        problem = gaussian(draws) if exact else learned(name, draws, device)
-        print(f"\n### {name}, state {tuple(problem.shape)}, {draws} draws and data fields\n")
+        problem = gaussian(draws) if exact else learned(name, draws, device, options.data)
+        print(
+            f"\n### {name}, state {tuple(problem.shape)}, {draws} draws and fields, from level {problem.sigma_max:g}\n"
+        )
         measure(problem, draws, options.seed, device)
 
 

@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=8)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--iterations", type=int)
-    parser.add_argument("--prior", default="head-t1")
+    parser.add_argument("--prior", default="head-mri")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/real-scan"))

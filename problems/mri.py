@@ -83,7 +83,7 @@ class AcceleratedMRI:
         coils: int = 8,
         shape: tuple[int, int] = (160, 128),
         noise: float = 0.01,
-        prior: str | os.PathLike[str] | Prior = "head-t1",
+        prior: str | os.PathLike[str] | Prior = "head-mri",
         zeros: str = "missing",
         map_sets: int | str = "auto",
         tv_weight: float = 0.25,

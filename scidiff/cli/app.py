@@ -45,6 +45,7 @@ COMMANDS: dict[str, Entry] = {
         {"prior": Entry("scidiff.cli.train:train_prior", "Train a prior on fields; writes weights and a card.")},
         "Train a prior.",
     ),
+    "assess": Entry("scidiff.cli.assess:assess", "Compare draws of a learned prior with fields it has never seen."),
     "certify": Entry("scidiff.cli.certify:certify", "Measure samplers against posteriors known exactly."),
     "inspect": Entry("scidiff.cli.inspect:inspect", "Show what a result, weights, a card or a k-space file holds."),
     "list": Entry("scidiff.cli.list:show", "List samplers, problems, priors, operators and readers."),

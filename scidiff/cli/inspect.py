@@ -231,8 +231,16 @@ def _reader(path: Path) -> Callable[[Path], dict[str, Any]]:
     )
 
 
+def _bundled(path: Path) -> Path:
+    folder = Path(__file__).parent.parent / "pretrained"
+    names = [p.stem for p in sorted(folder.glob("*.safetensors"))]
+    if str(path) not in names:
+        raise InputError(f"{path}: no such file, nor a bundled prior ({', '.join(names)}).")
+    return folder / f"{path}.safetensors"
+
+
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Kind, shapes, types and attributes of what a file holds.
+    """Kind, shapes, types and attributes of what a file, or a bundled prior of that name, holds.
 
     Raises:
         InputError: Missing, damaged or of unknown kind, or a pickle.
@@ -240,7 +248,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.exists():
-        raise InputError(f"{path}: no such file.")
+        path = _bundled(path)
     try:
         found = _zarr(path) if path.is_dir() else _reader(path)(path)
     except PermissionError as error:
@@ -250,7 +258,10 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A result, weights, a card, or a measurement.")], json: Json = False
+    file: Annotated[
+        Path, typer.Argument(help="A result, weights (or the name of a bundled prior), a card, or a measurement.")
+    ],
+    json: Json = False,
 ) -> None:
     """Shows what a result, weights, a card or a k-space file holds, from its header; a pickle is refused."""
     record = describe(file)

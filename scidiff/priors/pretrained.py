@@ -20,6 +20,7 @@ from scidiff.transforms import make_transform
 __all__ = ["bundled", "load_pretrained", "read_card", "save_pretrained"]
 
 _FOLDER = Path(__file__).parent.parent / "pretrained"
+_FORMER_NAMES = {"head-t1": "head-mri"}
 _NETWORKS = {"UNet": UNet, "MPUNet": MPUNet}
 
 
@@ -29,9 +30,9 @@ def bundled() -> dict[str, Path]:
 
 
 def _resolve(name_or_path: str | os.PathLike[str]) -> Path:
-    names = bundled()
-    if str(name_or_path) in names:
-        return names[str(name_or_path)]
+    names, name = bundled(), _FORMER_NAMES.get(str(name_or_path), str(name_or_path))
+    if name in names:
+        return names[name]
     path = Path(name_or_path)
     if not path.exists():
         raise InputError(

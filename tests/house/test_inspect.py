@@ -24,6 +24,14 @@ def test_numpy_and_archive(tmp_path):
     assert describe(tmp_path / "k.npz")["variables"]["a"] == {"shape": [2, 3], "dtype": "float64"}
 
 
+def test_bundled_prior_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = describe("gaussian-field")
+    assert found["kind"] == "safetensors weights" and found["card"]["name"] == "gaussian-field"
+    with pytest.raises(InputError, match="nor a bundled prior .*gaussian-field"):
+        describe("gaussian-fields")
+
+
 def test_weights_with_their_card(tmp_path):
     save_file(
         {"w": torch.zeros(3, 4), "b": torch.zeros(4, dtype=torch.float16)}, tmp_path / "p.safetensors", {"who": "me"}

@@ -12,7 +12,7 @@ REQUIRED = ("name", "title", "licence", "sources", "limits", "command", "source"
 
 
 def test_cards_say_what_a_prior_is(root):
-    assert {"head-t1", "head-phantom", "gaussian-field"} <= set(bundled())
+    assert {"head-mri", "head-phantom", "gaussian-field"} <= set(bundled())
     for name in bundled():
         card = read_card(name)
         missing = [key for key in REQUIRED if not card.get(key)]
