@@ -31,7 +31,7 @@ from scidiff.errors import NumericalError
 from scidiff.operators.recorded import Recorded, known_as
 
 if TYPE_CHECKING:
-    from scidiff.operators.combined import Normal
+    from scidiff.operators.combined import Combined, Normal
     from scidiff.operators.linear_map import LinearMap
 
 __all__ = ["Algebra", "is_linear"]
@@ -61,55 +61,57 @@ class Algebra(Recorded):
     def __call__(self, x: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} does not say what it measures; write `__call__(self, x)`.")
 
-    def __matmul__(self, other: Any) -> Algebra:
+    def __matmul__(self, other: Any) -> Combined:
         from scidiff.operators.combined import compose
 
         return compose(self, _operand("@", self, other))
 
-    def __rmatmul__(self, other: Any) -> Algebra:
+    def __rmatmul__(self, other: Any) -> Combined:
         from scidiff.operators.combined import compose
 
         return compose(_operand("@", self, other), self)
 
-    def __add__(self, other: Any) -> Algebra:
+    def __add__(self, other: Any) -> Combined:
         from scidiff.operators.combined import add
 
         return add(self, _operand("+", self, other))
 
-    def __radd__(self, other: Any) -> Algebra:
+    def __radd__(self, other: Any) -> Combined:
         from scidiff.operators.combined import add
 
-        return self if isinstance(other, int) and other == 0 else add(_operand("+", self, other), self)  # for `sum`
+        if isinstance(other, int) and other == 0:  # where `sum` begins
+            return self  # type: ignore[return-value]
+        return add(_operand("+", self, other), self)
 
-    def __sub__(self, other: Any) -> Algebra:
+    def __sub__(self, other: Any) -> Combined:
         from scidiff.operators.combined import add, scale
 
         return add(self, scale(-1.0, _operand("-", self, other)))
 
-    def __rsub__(self, other: Any) -> Algebra:
+    def __rsub__(self, other: Any) -> Combined:
         from scidiff.operators.combined import add, scale
 
         return add(_operand("-", self, other), scale(-1.0, self))
 
-    def __mul__(self, factor: Any) -> Algebra:
+    def __mul__(self, factor: Any) -> Combined:
         from scidiff.operators.combined import scale
 
         return scale(_number(self, factor), self)
 
     __rmul__ = __mul__
 
-    def __truediv__(self, factor: Any) -> Algebra:
+    def __truediv__(self, factor: Any) -> Combined:
         from scidiff.operators.combined import scale
 
         return scale(1 / _number(self, factor), self)
 
-    def __neg__(self) -> Algebra:
+    def __neg__(self) -> Combined:
         from scidiff.operators.combined import scale
 
         return scale(-1.0, self)
 
     @property
-    def H(self) -> Algebra:  # noqa: N802 - the letter of the formula
+    def H(self) -> Combined:  # noqa: N802 - the letter of the formula
         """The adjoint as an operator.
 
         Raises:
@@ -209,14 +211,14 @@ class Algebra(Recorded):
         """Writes the operator to a file, see `scidiff.operators.save`."""
         from scidiff.operators.files import save
 
-        save(self, path)
+        save(self, path)  # type: ignore[arg-type]
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Algebra:
         """Reads any operator from a file, see `scidiff.operators.load`."""
         from scidiff.operators.files import load
 
-        return load(path)
+        return load(path)  # type: ignore[return-value]
 
 
 def _not_linear(operator: Any) -> str:

@@ -26,9 +26,8 @@ __all__ = ["Adjoint", "Composition", "Normal", "Scaled", "Sum", "add", "compose"
 
 def vjp(operator: Any, x: Tensor, v: Tensor) -> Tensor:
     r"""Vector-Jacobian product :math:`J(x)^\ast v` of any operator: its own, its adjoint, or autograd's."""
-    own = getattr(operator, "vjp", None)
-    if callable(own):
-        return own(x, v)
+    if callable(getattr(operator, "vjp", None)):
+        return operator.vjp(x, v)
     if is_linear(operator):
         return operator.adjoint(v)
     with torch.enable_grad():
@@ -291,7 +290,7 @@ class Adjoint(Combined):
         return f"{_in_brackets(self.operator, (Sum, Composition, Scaled))}.H"
 
     @property
-    def H(self) -> Algebra:  # noqa: N802
+    def H(self) -> Any:  # noqa: N802
         """The operator itself."""
         return self.operator
 
@@ -328,7 +327,7 @@ class Normal(Combined):
         return f"{_in_brackets(self.operator, (Sum, Composition, Scaled))}.normal()"
 
     @property
-    def H(self) -> Algebra:  # noqa: N802
+    def H(self) -> Any:  # noqa: N802
         """The operator itself, which is Hermitian."""
         return self
 
@@ -353,7 +352,7 @@ def _in_brackets(operator: Any, kinds: tuple[type, ...]) -> str:
     return f"({operator!r})" if isinstance(operator, kinds) else repr(operator)
 
 
-def compose(outer: Any, inner: Any) -> Algebra:
+def compose(outer: Any, inner: Any) -> Any:
     """``outer @ inner``: chains are flattened, identities left out, factors drawn to the front."""
     if isinstance(outer, Scaled):
         return scale(outer.factor, compose(outer.operator, inner))
@@ -366,12 +365,12 @@ def compose(outer: Any, inner: Any) -> Algebra:
     return Composition(*kept) if kept else Identity()
 
 
-def add(first: Any, second: Any) -> Algebra:
+def add(first: Any, second: Any) -> Sum:
     """``first + second``: sums of sums are flattened."""
     return Sum(*(part for one in (first, second) for part in (one.operators if isinstance(one, Sum) else (one,))))
 
 
-def scale(factor: float | complex, operator: Any) -> Algebra:
+def scale(factor: float | complex, operator: Any) -> Any:
     """``factor * operator``: factors of factors are multiplied."""
     if isinstance(operator, Scaled):
         factor, operator = factor * operator.factor, operator.operator

@@ -89,7 +89,7 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Al
                 "update scidiff, or write the file again."
             )
         operator = _decode(record["operator"], tensors, str(path))
-    except (json.JSONDecodeError, KeyError, AttributeError) as error:
+    except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
         raise InputError(f"{path}: the field {_KEY!r} of the metadata is damaged ({error!r}).") from error
     if not isinstance(operator, Algebra):
         raise InputError(f"{path}: expected an operator, found {type(operator).__name__}.")
@@ -122,12 +122,13 @@ def _encode(value: Any, where: str, tensors: dict[str, Tensor]) -> Any:
         return {"dict": {key: _encode(part, f"{where}.{key}", tensors) for key, part in value.items()}}
     if isinstance(value, (torch.dtype, torch.device)):
         return {type(value).__name__: str(value).removeprefix("torch.")}
-    if hasattr(value, "magnitude") and hasattr(value, "units"):
-        return {"quantity": [_encode(value.magnitude, where, tensors), str(value.units)]}
-    if hasattr(value, "dtype") and hasattr(value, "__array__") and value.dtype.kind in "fciub":
-        if value.shape == () and not hasattr(value, "__setitem__"):  # a numpy number
-            return _encode(value.item(), where, tensors)
-        return {"array": _encode(torch.from_numpy(value.copy()), where, tensors)}
+    other: Any = value
+    if hasattr(other, "magnitude") and hasattr(other, "units"):  # pint
+        return {"quantity": [_encode(other.magnitude, where, tensors), str(other.units)]}
+    if hasattr(other, "__array__") and other.dtype.kind in "fciub":  # numpy
+        if not hasattr(other, "__setitem__"):
+            return _encode(other.item(), where, tensors)
+        return {"array": _encode(torch.from_numpy(other.copy()), where, tensors)}
     raise TypeError(
         f"{where} is {known_as(value)!r}, which a file of numbers cannot hold; save the other parts, and make this one "
         "again in the program that loads them."
@@ -187,6 +188,8 @@ def _decode(content: Any, tensors: dict[str, Tensor], path: str) -> Any:
 
 def _make(name: str, arguments: dict[str, Any], tensors: dict[str, Tensor], path: str) -> Recorded:
     kind = _find(name, path)
+    if not getattr(kind, "storable", True):
+        raise InputError(f"{path}: {name} runs code, which no file may bring; make it in your program.")
     given = {key: _decode(value, tensors, path) for key, value in arguments.items()}
     signature = inspect.signature(kind)
     unknown = [key for key in given if key not in signature.parameters]

@@ -8,6 +8,7 @@ likelihoods instead.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -83,16 +84,16 @@ class Stack(Combined):
 
     def _adjoint(self, y: Tensor) -> Tensor:
         parts = [operator.adjoint(one) for operator, one in zip(self.operators, self.split(y), strict=True)]
-        return sum(parts[1:], parts[0])
+        return functools.reduce(torch.add, parts)
 
     def _normal(self, x: Tensor) -> Tensor:
         """Without putting the measurements together."""
-        first, *others = (p.normal(x) if isinstance(p, Algebra) else p.adjoint(p(x)) for p in self.operators)
-        return sum(others, first)
+        parts = [p.normal(x) if isinstance(p, Algebra) else p.adjoint(p(x)) for p in self.operators]
+        return functools.reduce(torch.add, parts)
 
     def _vjp(self, x: Tensor, v: Tensor) -> Tensor:
         parts = [vjp(operator, x, one) for operator, one in zip(self.operators, self.split(v), strict=True)]
-        return sum(parts[1:], parts[0])
+        return functools.reduce(torch.add, parts)
 
 
 def stack(operators: Sequence[Any], shape: Sequence[int] | None = None, complex_fields: bool = False) -> Stack:
