@@ -6,10 +6,12 @@ where the module that defines them is imported already; it starts no program and
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import math
 import os
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import scidiff.operators as ours
 from scidiff.arguments import near
 from scidiff.errors import InputError
+from scidiff.operators import combined  # noqa: F401 - whose classes register themselves
 from scidiff.operators.algebra import Algebra
 from scidiff.operators.recorded import Recorded, known_as
 
@@ -26,7 +30,8 @@ __all__ = ["load", "save"]
 
 FORMAT = 1
 _KEY = "scidiff.operator"
-_SHORT = ("scidiff.operators.", "scidiff.interop.")  # classes of ours are stored by their name in scidiff.operators
+_COMBINED = "scidiff.operators.combined"
+_OURS = re.compile(r"scidiff\.(operators|interop)(\.[a-z]\w*)+")  # modules that a file may make us import
 
 
 def save(operator: Algebra, path: str | os.PathLike[str]) -> None:
@@ -149,7 +154,10 @@ def _encode_parts(value: Recorded, where: str, tensors: dict[str, Tensor]) -> di
 
 
 def _name(kind: type) -> str:
-    return kind.__name__ if kind.__module__.startswith(_SHORT) else f"{kind.__module__}.{kind.__qualname__}"
+    """How a file calls a class: operators that scidiff.operators exports by that name, wherever they live in it."""
+    exported = kind.__name__ in ours.__all__ and getattr(ours, kind.__name__) is kind
+    short = exported or kind.__module__ == _COMBINED
+    return kind.__name__ if short else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _decode(content: Any, tensors: dict[str, Tensor], path: str) -> Any:
@@ -206,22 +214,16 @@ def _make(name: str, arguments: dict[str, Any], tensors: dict[str, Tensor], path
 
 
 def _find(name: str, path: str) -> type[Recorded]:
-    """A class by its name; only those of scidiff are imported for it."""
-    import scidiff.operators as ours
-
-    if "." in name:
-        found = Recorded._kinds.get(name)
-        if found is None:
-            module = name.rpartition(".")[0]
-            raise InputError(f"{path}: holds {name}, which is not part of scidiff; `import {module}` before loading.")
+    """A class by its name; for operators of scidiff the module is imported, for no others."""
+    module = name.rpartition(".")[0]
+    if _OURS.fullmatch(module):
+        with contextlib.suppress(ModuleNotFoundError):
+            import_module(module)
+    exported = getattr(ours, name) if name in ours.__all__ else None
+    found = exported if isinstance(exported, type) else None
+    found = found or Recorded._kinds.get(name if module else f"{_COMBINED}.{name}")
+    if found is not None and issubclass(found, Recorded):
         return found
-    for module in ("combined", "stacked", "recorded"):
-        import_module(f"scidiff.operators.{module}")
-    if name in ours.__all__ and isinstance(getattr(ours, name), type):
-        kind: Any = getattr(ours, name)
-        if issubclass(kind, Recorded):
-            return kind
-    for known, kind in Recorded._kinds.items():
-        if known.startswith(_SHORT) and kind.__name__ == name:
-            return kind
+    if module and not _OURS.fullmatch(module):
+        raise InputError(f"{path}: holds {name}, which is not part of scidiff; `import {module}` before loading.")
     raise InputError(f"{path}: holds the unknown operator {name!r};{near(name, ours.__all__)} update scidiff.")

@@ -32,7 +32,7 @@ def seen(*shape: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Case:
-    """An operator and what `check_operator` must know of it.
+    """An operator, made anew for each test, and what `check_operator` must know of it.
 
     `lazy` holds keyword arguments of `check_operator` that are made when the test runs (`at`, `same`, ...); `lacks` the
     numbers of the report that this operator has not ("vjp" for a black box); all others must have been measured.
@@ -117,6 +117,11 @@ def test_conformance(case: Case) -> None:
     missing = {name for name, value in report.as_dict().items() if value is None}
     assert missing == set(case.lacks)
     assert isinstance(operator, Algebra) and repr(operator)
+    if "adjoint64" not in case.lacks:
+        x = torch.ones(2, *case.shape, dtype=C128 if case.flags.get("complex_fields") else F64)
+        y = operator(x)
+        assert torch.equal(operator.H(y), operator.adjoint(y)) and torch.equal(operator.H.H(x), y)
+        assert type(operator.normal()).__name__ == "Normal", "override `_normal(x)`, not `normal`"
 
 
 def test_every_exported_operator_has_a_case() -> None:

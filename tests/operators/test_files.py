@@ -89,6 +89,20 @@ def test_tensors_keep_type_values_and_a_usable_address(tmp_path: Path, dtype: to
     assert torch.equal(again(x), operator(x)) and repr(again) == repr(operator)
 
 
+def test_operators_that_are_not_exported_are_found_by_their_module(tmp_path: Path) -> None:
+    class Mask(Algebra):  # another one of that name
+        def __call__(self, x):
+            return 2 * x
+
+    Mask.__module__, Mask.__qualname__ = "scidiff.interop.somewhere", "Mask"
+    Algebra._kinds["scidiff.interop.somewhere.Mask"] = Mask
+    try:
+        save(Mask(), tmp_path / "a")
+        assert type(load(tmp_path / "a")) is Mask
+    finally:
+        del Algebra._kinds["scidiff.interop.somewhere.Mask"]
+
+
 def test_a_file_holds_json_and_numbers_only(tmp_path: Path) -> None:
     operator = 2 * stack([Downsampling(2, (4, 6), kernel=randn(4)), Identity()], (4, 6)).normal()
     save(operator, str(tmp_path / "stack.safetensors"))
@@ -168,7 +182,7 @@ def test_loading_imports_no_module_that_a_file_names(tmp_path: Path, monkeypatch
     with pytest.raises(InputError, match="`import innocent` before loading"):
         load(path)
     assert "innocent" not in sys.modules
-    for name in ("save", "mri", "os.system", "Recorded"):
+    for name in ("save", "mri", "os.system", "Recorded", "scidiff.operators.nothing.Mask", "scidiff.__main__.Mask"):
         write(path, {"format": 1, "operator": {"class": name, "arguments": {}}})
         with pytest.raises(InputError, match="unknown operator|not part of scidiff|expected an operator"):
             load(path)
