@@ -20,13 +20,18 @@ _EXPORTS: dict[str, str] = {
     "Helmholtz": "scidiff.operators.pde",
     "Identity": "scidiff.operators.identity",
     "JPEG": "scidiff.operators.jpeg",
+    "Linear": "scidiff.operators.linear",
     "LinearMap": "scidiff.operators.linear_map",
     "Mask": "scidiff.operators.mask",
     "Poisson": "scidiff.operators.pde",
     "RealField": "scidiff.operators.real_field",
+    "Stack": "scidiff.operators.stacked",
     "Subprocess": "scidiff.operators.black_box",
+    "load": "scidiff.operators.files",
     "mri": "scidiff.operators.mri",
     "pde": "scidiff.operators.pde",
+    "save": "scidiff.operators.files",
+    "stack": "scidiff.operators.stacked",
 }
 __all__ = [*_EXPORTS]
 __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
