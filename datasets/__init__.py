@@ -16,7 +16,6 @@ _EXPORTS: dict[str, str] = {
     "ComplexSlices": "scidiff.datasets.slices",
     "DarcyPairs": "scidiff.datasets.darcy_pairs",
     "GaussianFields": "scidiff.datasets.gaussian_field",
-    "NavierStokes": "scidiff.datasets.vorticity",
     "Patches": "scidiff.datasets.patches",
     "PhantomCrops": "scidiff.datasets.slices",
     "PoissonPairs": "scidiff.datasets.poisson_pairs",

@@ -1,25 +1,17 @@
-r"""Turbulence in a periodic square: vorticity of the two-dimensional Navier-Stokes equations.
+r"""Turbulence in a periodic square: snapshots of the vorticity of forced two-dimensional flow.
 
-.. math:: \partial_t \omega + v \cdot \nabla \omega = \nu \Delta \omega - \mu\,\omega + f, \qquad
-          v = (\partial_y \psi, -\partial_x \psi), \quad -\Delta \psi = \omega, \qquad (x, y) \in [0, 2\pi]^2,
-
-with Kolmogorov's forcing :math:`f = -m \cos(m y)` (the curl of a body force :math:`\sin(m y)` along x), viscosity
-:math:`\nu = 1/\mathrm{Re}` and linear drag :math:`\mu`. Without forcing the turbulence decays.
-
-Fields are Fourier series truncated by the 2/3 rule, :math:`|k_i| < n_i / 3`. The product is then free of aliasing,
-so the inviscid equations conserve energy and enstrophy up to the error of the time step. That is the fourth-order
-Runge-Kutta method for :math:`e^{-Lt}\hat\omega`, where :math:`L = -\nu |k|^2 - \mu` is integrated exactly.
+The equation is that of `scidiff.solvers.navier_stokes` with Kolmogorov's forcing :math:`f = -m \cos(m y)` (the curl of
+a body force :math:`\sin(m y)` along x), viscosity :math:`\nu = 1/\mathrm{Re}` and linear drag :math:`\mu` in
+:math:`[0, 2\pi]^2`. Without forcing the turbulence decays.
 
 References:
-    Spectral methods in fluid dynamics, Canuto, Hussaini, Quarteroni and Zang, 1988 (the 2/3 rule, the integrating
-    factor). Machine learning-accelerated computational fluid dynamics, Kochkov et al., 2021, arXiv:2102.01010 (forcing
-    with m = 4 and drag 0.1).
+    Machine learning-accelerated computational fluid dynamics, Kochkov et al., 2021, arXiv:2102.01010 (forcing with
+    m = 4 and drag 0.1).
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,94 +23,10 @@ from torch import Generator, Tensor
 from scidiff.datasets.simulator import Simulator, window
 from scidiff.errors import InputError, NumericalError
 from scidiff.linalg.stationary import Stationary
+from scidiff.solvers.navier_stokes import NavierStokes
+from scidiff.solvers.stepping import ifrk4
 
-__all__ = ["NavierStokes", "VorticityFields"]
-
-
-class NavierStokes:
-    r"""One time step of the vorticity's Fourier series, for a batch (..., H, W/2+1).
-
-    Rows of the grid are y, columns x.
-
-    Arguments:
-        grid: Points (H, W) of the square.
-        viscosity: :math:`\nu`.
-        drag: :math:`\mu`.
-        forcing: Wavenumber :math:`m` of the forcing; 0 for none.
-        dtype: Real type.
-    """
-
-    def __init__(
-        self,
-        grid: Sequence[int],
-        viscosity: float,
-        drag: float = 0.0,
-        forcing: int = 4,
-        dtype: torch.dtype = torch.float64,
-    ) -> None:
-        self.grid = (int(grid[0]), int(grid[1]))
-        height, width = self.grid
-        if len(grid) != 2 or min(grid) < 8:
-            raise ValueError(f"grid must be (height, width), at least 8 points each, got {tuple(grid)}.")
-        if viscosity < 0 or drag < 0 or not 0 <= forcing < min(self.grid) / 3:
-            raise ValueError(
-                f"viscosity and drag must not be negative and forcing must lie in [0, {min(self.grid) / 3:.3g}), "
-                f"got {viscosity}, {drag} and {forcing}."
-            )
-        ky = torch.fft.fftfreq(height, 1 / height, dtype=dtype)[:, None]
-        kx = torch.fft.rfftfreq(width, 1 / width, dtype=dtype)[None, :]
-        self.kept = ((3 * ky.abs() < height) & (3 * kx < width)).to(dtype)
-        square = ky.square() + kx.square()
-        self.inverse = torch.where(square > 0, 1 / square.clamp_min(1), 0)
-        """:math:`1/|k|^2`, zero for the mean."""
-        self.linear = -viscosity * square - drag
-        self.ix, self.iy = 1j * kx, 1j * ky
-        y = 2 * math.pi * torch.arange(height, dtype=dtype)[:, None] / height
-        force = -forcing * torch.cos(forcing * y) if forcing else 0 * y
-        self.force = torch.fft.rfft2(force.expand(self.grid)) * self.kept
-
-    def transform(self, vorticity: Tensor) -> Tensor:
-        """The truncated Fourier series of (..., H, W)."""
-        return torch.fft.rfft2(vorticity) * self.kept
-
-    def field(self, w: Tensor) -> Tensor:
-        """Values on the grid, (..., H, W)."""
-        return torch.fft.irfft2(w, s=self.grid)
-
-    def velocity(self, w: Tensor) -> Tensor:
-        """(..., 2, H, W), the components along x and y."""
-        psi = w * self.inverse
-        return self.field(torch.stack([self.iy * psi, -self.ix * psi], -3))
-
-    def energy(self, w: Tensor) -> Tensor:
-        """Mean kinetic energy over the square."""
-        return self.velocity(w).square().sum(-3).mean((-2, -1)) / 2
-
-    def enstrophy(self, w: Tensor) -> Tensor:
-        """Half the mean squared vorticity."""
-        return self.field(w).square().mean((-2, -1)) / 2
-
-    def change(self, w: Tensor) -> Tensor:
-        r""":math:`f - v \cdot \nabla \omega`, truncated."""
-        psi = w * self.inverse
-        u, v, wx, wy = self.field(torch.stack([self.iy * psi, -self.ix * psi, self.ix * w, self.iy * w])).unbind()
-        return self.force - self.transform(u * wx + v * wy)
-
-    def step(self, w: Tensor, dt: float) -> Tensor:
-        """The series a time ``dt`` later."""
-        half = torch.exp(self.linear * dt / 2)
-        full = half.square()
-        k1 = self.change(w)
-        k2 = self.change(half * (w + dt / 2 * k1))
-        k3 = self.change(half * w + dt / 2 * k2)
-        k4 = self.change(full * w + dt * half * k3)
-        return full * w + dt / 6 * (full * k1 + 2 * half * (k2 + k3) + k4)
-
-    def courant(self, w: Tensor, dt: float) -> float:
-        """Largest number of grid spacings that the flow crosses in a step; stable to about 1.3."""
-        height, width = self.grid
-        u, v = self.velocity(w).abs().unbind(-3)
-        return float((u * width + v * height).max()) * dt / (2 * math.pi)
+__all__ = ["VorticityFields"]
 
 
 class VorticityFields(Simulator):
@@ -159,7 +67,7 @@ class VorticityFields(Simulator):
                 "expected reynolds > 0, 0 <= start <= stop, every >= dt > 0 and at least 2 trajectories, got "
                 f"{reynolds}, {start}, {stop}, {every}, {dt} and {trajectories}."
             )
-        self.solver = NavierStokes(shape, 1 / reynolds, drag, forcing, torch.float32)
+        self.solver = NavierStokes(shape, 1 / reynolds, drag, forcing, dtype=torch.float32)
         self.settings = {
             **{"shape": list(self.solver.grid), "reynolds": reynolds, "drag": drag, "forcing": forcing},
             **{"trajectories": trajectories, "start": start, "stop": stop, "every": every, "dt": dt, "seed": seed},
@@ -178,10 +86,11 @@ class VorticityFields(Simulator):
         law = Stationary.power_law(solver.grid, exponent=6.0, cutoff=5.0, variance=9.0)
         w = solver.transform(law.sample(generator, s["trajectories"], torch.float32))
         w[..., 0, 0] = 0
+        step = ifrk4(solver, s["dt"])
         found, between, first = [], round(s["every"] / s["dt"]), round(s["start"] / s["dt"])
         for number in range(round(s["stop"] / s["dt"]) + 1):
             if number % between == 0:
-                crossed = solver.courant(w, s["dt"])
+                crossed = float(solver.courant(w, s["dt"]).max())
                 if not crossed < 1.2:
                     raise NumericalError(
                         f"the flow crosses {crossed:.3g} grid spacings in a step at time {number * s['dt']:.4g}; "
@@ -189,7 +98,7 @@ class VorticityFields(Simulator):
                     )
                 if number >= first:
                     found.append(solver.field(w))
-            w = solver.step(w, s["dt"])
+            w = step(w)
         return torch.stack(found, 1)
 
     def _draw(self, pool: Tensor, generator: Generator, crop: tuple[int, ...]) -> Tensor:

@@ -23,6 +23,7 @@ _EXPORTS: dict[str, str] = {
     "Linear": "scidiff.operators.linear",
     "LinearMap": "scidiff.operators.linear_map",
     "Mask": "scidiff.operators.mask",
+    "NavierStokes": "scidiff.operators.pde",
     "Poisson": "scidiff.operators.pde",
     "RealField": "scidiff.operators.real_field",
     "Stack": "scidiff.operators.stacked",

@@ -1,0 +1,20 @@
+"""Differential equations in time on torch tensors: batched, differentiable, without instruments or data.
+
+Simulators of `scidiff.datasets` and forward models of `scidiff.operators.pde` share them.
+"""
+
+from __future__ import annotations
+
+from scidiff.lazy import lazy_exports
+
+_EXPORTS: dict[str, str] = {
+    "NavierStokes": "scidiff.solvers.navier_stokes",
+    "Periodic": "scidiff.solvers.periodic",
+    "Semilinear": "scidiff.solvers.stepping",
+    "advance": "scidiff.solvers.stepping",
+    "etdrk4": "scidiff.solvers.stepping",
+    "ifrk4": "scidiff.solvers.stepping",
+    "rk4": "scidiff.solvers.stepping",
+}
+__all__ = [*_EXPORTS]
+__getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
