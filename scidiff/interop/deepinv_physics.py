@@ -141,6 +141,8 @@ class DeepinvOperator:
 class LinearDeepinvOperator(DeepinvOperator):
     """A linear physics of deepinv as an operator with an exact adjoint; see `from_deepinv`."""
 
+    _paired = False
+    """Whether the adjoint stands in for the gradient, because none flows through A."""
     adjoint_error = 0.0
     """Relative error of the adjoint of deepinv, measured when the operator was made."""
     adjoint_from = "deepinv"
@@ -148,7 +150,7 @@ class LinearDeepinvOperator(DeepinvOperator):
 
     def __call__(self, x: Tensor) -> Tensor:
         self._check(x, self.shape, "a field")
-        if self.differentiable:
+        if not self._paired:
             return self._kept(self._run(x))
         return _Paired.apply(x, self._apply, self._adjoint)  # type: ignore[no-any-return]
 

@@ -28,8 +28,9 @@ __all__ = [
     "with_svd",
 ]
 
-TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-9}
-"""Largest accepted error of an adjoint, relative to the norms of both vectors."""
+TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-7}
+"""Largest accepted error of an adjoint, relative to the norms of both vectors; some classes hold constants in single
+precision."""
 
 
 def precise(x: Tensor, real: torch.dtype) -> Tensor:
@@ -141,10 +142,10 @@ def settle_adjoint(operator: Any) -> None:
 
     operator.adjoint_error = error(operator._declared)
     gradient = error(operator._gradient)
-    operator.differentiable = gradient <= tolerance
+    operator._paired = gradient > tolerance
     if operator.adjoint_error <= tolerance:
         return
-    if not operator.differentiable:
+    if operator._paired:
         raise ValueError(
             f"{operator._name}.A_adjoint is not the adjoint of A (relative error {operator.adjoint_error:.2g}), and "
             f"neither is the gradient ({gradient:.2g}). Give linear=False to use A alone, or mend the physics."
@@ -226,9 +227,13 @@ def check_forward(operator: Any, physics: Any) -> None:
     x = random_fields(operator, 1)
     frozen = Frozen(physics, Shifted())
     inside = physics.B.noise_model if isinstance(physics, deepinv.physics.PhaseRetrieval) else None
+    arguments = operator._field.unpack(x), frozen.precision, x.device
     with torch.no_grad():
-        z = frozen.call("forward", operator._field.unpack(x), frozen.precision, x.device)
-        found, expected = operator._kept(operator._data.pack(z)), operator(x) + Shifted.OFFSET
+        clean = operator._frozen.call("A", *arguments)
+        shifted = [part + Shifted.OFFSET for part in clean] if operator._data.several else clean + Shifted.OFFSET
+        found, expected = (
+            operator._kept(operator._data.pack(z)) for z in (frozen.call("forward", *arguments), shifted)
+        )
     fine = torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
     if not fine or not (inside is None or isinstance(inside, deepinv.physics.ZeroNoise)):
         raise ValueError(

@@ -13,6 +13,7 @@ deepinv = pytest.importorskip("deepinv")
 
 from deepinv import physics as P  # noqa: E402
 
+from scidiff.inference import Posterior  # noqa: E402
 from scidiff.interop.deepinv_noise import noise_from_deepinv  # noqa: E402
 from scidiff.interop.deepinv_physics import from_deepinv, likelihood_from_deepinv, to_deepinv  # noqa: E402
 from scidiff.linalg import Dense  # noqa: E402
@@ -37,7 +38,7 @@ def load():
 catalogue = load()
 CASES = catalogue.cases()
 REFUSED = {"Tomography, back-projection"}
-WRONG_ADJOINT = {"SequentialMRI", "CompressiveSpectralImaging", "CompressiveSpectralImaging, odd"}
+WRONG_ADJOINT = {"SequentialMRI", "CompressiveSpectralImaging"}
 ONE_BY_ONE = {"SequentialMRI", "SinglePhotonLidar"}
 
 
@@ -85,7 +86,7 @@ def test_every_class_has_a_case():
 
 @pytest.mark.parametrize("name", [n for n in CASES if n not in REFUSED])
 def test_as_an_operator(name):
-    case, physics, operator = build(name)
+    _, physics, operator = build(name)
     physics.noise_model = P.ZeroNoise()
     before = state(physics)
     assert operator.row_by_row == (name in ONE_BY_ONE)
@@ -95,12 +96,11 @@ def test_as_an_operator(name):
     x = fields(operator, dtype=own)
     z = operator(x)
     assert torch.equal(z, operator(x)) and z.shape[1:] == operator.measurement_shape and z.dtype.to_real() == own
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        plain = [catalogue.random(0)] + [operator.pack(case.make().A(operator.unpack_field(row))) for row in x.split(1)]
-    size = float(z.abs().max())
-    torch.testing.assert_close(z, torch.cat(plain[1:]), rtol=1e-5, atol=2e-6 * size)
     assert same(before, state(physics))
+    with torch.no_grad():
+        plain = torch.cat([operator.pack(physics.A(operator.unpack_field(row))) for row in x.split(1)])
+    size = float(z.abs().max())
+    torch.testing.assert_close(z, plain, rtol=1e-5, atol=2e-6 * size)
 
     # the other precision: type kept, numbers alike
     other = F64 if own == torch.float32 else torch.float32
@@ -120,12 +120,12 @@ def test_as_an_operator(name):
     if hasattr(operator, "adjoint"):
         assert (operator.adjoint_from == "gradient") == (name in WRONG_ADJOINT)
         dtype = double.to_complex() if operator._complex else double
-        exact = 1e-9 if double == F64 else 2e-5
+        exact = 1e-7 if double == F64 else 2e-5
         assert check_adjoint(operator, operator.shape, dtype=dtype, tolerance=exact) <= exact
     assert operator.differentiable
     if double == F64:
         kinked = 1e-6 if name != "Scattering" else 1e-3
-        assert check_vjp(operator, 0.3 * fields(operator, 2), probes=1, tolerance=kinked) <= kinked
+        assert check_vjp(operator, 0.1 * fields(operator, 2), probes=1, tolerance=kinked) <= kinked
     if callable(getattr(operator, "svd", None)):
         U, s, V = operator.svd()
         torch.testing.assert_close(U(s * V.adjoint(x)), z, rtol=1e-4, atol=1e-5 * size)
@@ -181,10 +181,6 @@ def test_the_copy_is_of_the_moment():
     x = fields(operator)
     physics.update_parameters(mask=torch.zeros(1, 1, 3, 4))
     assert torch.equal(operator(x), x) and not physics.A(x).any()
-
-    def counting(x):
-        remembering.calls = getattr(remembering, "calls", 0) + 1
-        return x * remembering.calls
 
     class Remembering(P.Physics):
         def A(self, x, **kwargs):
@@ -295,17 +291,18 @@ def test_complex_noise_is_per_real_component():
 
 
 def test_a_sampler_on_a_physics_reaches_the_exact_posterior():
-    """MMPS through deepinv's blur, subsampled, against the closed form of the same matrix."""
-    physics = P.Downsampling((1, 4, 6), filter="gaussian", factor=2, noise_model=P.GaussianNoise(0.1))
+    """MMPS on deepinv's blurred and thinned field; the exact posterior from the matrix of its own A."""
+    noise = P.GaussianNoise(0.1, rng=Generator().manual_seed(3))
+    physics = P.Downsampling((1, 4, 6), filter=catalogue.blur_kernel(), factor=2, noise_model=noise)
     matrix = torch.randn(24, 24, generator=Generator().manual_seed(1), dtype=F64) / 5
     prior = GaussianPrior(torch.zeros(1, 4, 6, dtype=F64), Dense(matrix @ matrix.T + 0.1 * torch.eye(24, dtype=F64)))
     truth = prior.sample(1, Generator().manual_seed(2))
-    torch.manual_seed(0)
     part = likelihood_from_deepinv(physics, physics(truth.float()), (1, 4, 6))
-    from scidiff import Posterior
-
-    exact = prior.condition(LinearMap.dense(physics.A, (1, 4, 6)) if False else part.operator, part.noise, part.y)
-    check_posterior(get("mmps"), Posterior(prior, part), exact, members=512, mean_error=0.07)
+    columns = torch.eye(24).reshape(24, 1, 4, 6)
+    matrix = LinearMap(physics.A(columns).flatten(1).mT.to(F64), (1, 4, 6))
+    exact = prior.condition(matrix, GaussianNoise(0.1), part.y.flatten(1).to(F64))
+    three_floors = (0.942, 1.058)  # of the trace ratio of 512 exact draws
+    check_posterior(get("mmps"), Posterior(prior, part), exact, members=512, trace_ratio=three_floors)
 
 
 def test_least_squares_of_deepinv_on_an_operator_of_ours():
