@@ -30,6 +30,9 @@ class _OfOperator:
     field: Layout
     data: Layout
 
+    def __init__(self, **parameters: Any) -> None:
+        super().__init__(**parameters)
+
     def A(self, x: Tensor, **kwargs: Any) -> Tensor:
         """The noiseless measurement of fields as deepinv has them."""
         return self.data.unpack(self.operator(self.field.pack(x)))

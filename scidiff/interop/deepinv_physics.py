@@ -287,7 +287,7 @@ def from_deepinv(
             f"observed must be boolean of shape {data.shape}, got {observed.dtype} {tuple(observed.shape)}."
         )
     linear = isinstance(physics, deepinv.physics.LinearPhysics) if linear is None else linear
-    units = {
+    units: dict[str, Any] = {
         "field_units": str(field_units) or getattr(physics, "field_units", ""),
         "data_units": str(data_units) or getattr(physics, "data_units", ""),
     }

@@ -40,8 +40,8 @@ def precise(x: Tensor, real: torch.dtype) -> Tensor:
 
 def random_fields(operator: Any, rows: int, real: torch.dtype | None = None) -> Tensor:
     """Positive random fields: laws of counts and phases of waves are made for such."""
-    real = operator._frozen.precision if real is None else real
-    dtype = real.to_complex() if operator._complex else real
+    kind = operator._frozen.precision if real is None else real
+    dtype = kind.to_complex() if operator._complex else kind
     draws = torch.randn(rows, *operator.shape, dtype=dtype, generator=Generator().manual_seed(1))
     draws = draws if operator._complex else draws.abs().clamp_min(0.05)
     return draws.to(operator._frozen.device)
@@ -187,7 +187,7 @@ def _inner(a: Tensor, b: Tensor) -> Tensor:
     return (a.flatten(1).to(torch.complex128).conj() * b.flatten(1)).sum(-1).real
 
 
-def with_svd(operator: Any, decomposed: type) -> Any:
+def with_svd(operator: Any, decomposed: Any) -> Any:
     """The same with ``svd()`` if deepinv's decomposition is one in real numbers, orthonormal on both sides."""
     frozen, real = operator._frozen, operator._frozen.precision
     x = random_fields(operator, 2, real)

@@ -20,18 +20,14 @@ def randn(*shape, seed=0, dtype=F64):
     return torch.randn(*shape, generator=Generator().manual_seed(seed), dtype=dtype)
 
 
-def both_ways(ours, theirs, x, y, x_back=None):
+def both_ways(ours, theirs, x, y):
     torch.testing.assert_close(theirs(x), ours(x), rtol=0, atol=1e-12)
     torch.testing.assert_close(theirs.adjoint(y), ours.adjoint(y), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("sides", [(3, 3), (5, 3), (4, 2)])
 def test_periodic_blur(sides):
-    """deepinv's BlurFFT and circular Blur convolve too, and count from entry side // 2 for odd sides.
-
-    For even sides deepinv centres a kernel on entry side // 2 - 1 or, which is one pixel apart, on side // 2: the class
-    decides.
-    """
+    """Both convolve (they do not correlate), and both count from entry side // 2 of the kernel, odd or even."""
     kernel = randn(*sides, seed=1)
     x = randn(2, 1, *GRID)
     ours = Convolution(kernel, GRID)
@@ -44,7 +40,7 @@ def test_periodic_blur(sides):
 
 
 def test_downsampling_by_a_mean():
-    """Means over blocks are deepinv's Downsampling with the box kernel, if thinned from the block's first entry."""
+    """Means over blocks are deepinv's Downsampling with a box as its filter; its default filter is none at all."""
     ours = Downsampling(2, GRID)
     x = randn(2, 1, *GRID)
     theirs = from_deepinv(P.Downsampling((1, *GRID), filter=torch.full((1, 1, 2, 2), 0.25, dtype=F64), factor=2),

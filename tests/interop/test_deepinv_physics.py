@@ -84,6 +84,18 @@ def test_every_class_has_a_case():
     assert set(catalogue.classes()) <= set(CASES)
 
 
+def test_the_table_of_the_page_is_that_of_the_program(root):
+    """Names and what was found; a class that cannot be tried here may have been tried where the page was written."""
+    text = (root / "docs" / "deepinv.md").read_text(encoding="utf-8")
+    lines = text.split("<!-- table:begin -->\n")[1].split("\n<!-- table:end")[0].splitlines()
+    shown = {line.split("|")[1].strip(" `"): line for line in lines[2:]}
+    assert list(shown) == list(CASES)
+    for name in ("Inpainting", "SequentialMRI", "CompressiveSpectralImaging", "Tomography, back-projection"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert catalogue.row(name, CASES[name]) == shown[name]
+
+
 @pytest.mark.parametrize("name", [n for n in CASES if n not in REFUSED])
 def test_as_an_operator(name):
     _, physics, operator = build(name)
