@@ -23,6 +23,7 @@ def load(name: str) -> ModuleType:
 
 def test_every_example_is_tested_here() -> None:
     tested = {"combine_instruments", "exact_posterior", "prior_samples", "reconstruct_mri", "which_sampler"}
+    tested = {"deepinv_physics", "exact_posterior", "prior_samples", "reconstruct_mri", "which_sampler"}
     assert {path.stem for path in FOLDER.glob("*.py")} - {"__init__"} == tested
 
 
@@ -39,6 +40,13 @@ def test_exact_posterior(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     table = load("exact_posterior").main(16, ("mmps",), (4, 6), tmp_path / "figure.png")
     assert table["mmps"]["mean_error"] < 4 / 16**0.5
     assert table["exact"]["mean_error"] < 4 / 16**0.5
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert "trace_ratio" in capsys.readouterr().out
+
+
+def test_deepinv_physics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = load("deepinv_physics").main((6, 8), 24, ("mmps",), tmp_path / "figure.png")
+    assert table["mmps"]["mean_error"] < 2 / 24**0.5 and 0.7 < table["mmps"]["trace_ratio"] < 1.3
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert "trace_ratio" in capsys.readouterr().out
 
