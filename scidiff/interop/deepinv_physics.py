@@ -37,6 +37,7 @@ from scidiff.interop.deepinv_probe import (
     with_svd,
 )
 from scidiff.linalg.svd import SVD, Frame
+from scidiff.operators.algebra import Algebra
 from scidiff.optional import optional
 from scidiff.protocols import Noise
 
@@ -45,7 +46,7 @@ deepinv = optional("deepinv")
 __all__ = ["DeepinvOperator", "LinearDeepinvOperator", "from_deepinv", "likelihood_from_deepinv", "to_deepinv"]
 
 
-class DeepinvOperator:
+class DeepinvOperator(Algebra):
     r"""A physics of deepinv as an operator, :math:`z = A(x)`; see `from_deepinv`.
 
     Fields are (B, \*shape), measurements (B, \*measurement_shape). Types and devices are those of the field. No call
