@@ -29,6 +29,8 @@ _EXPORTS: dict[str, str] = {
     "Stack": "scidiff.operators.stacked",
     "Subprocess": "scidiff.operators.black_box",
     "load": "scidiff.operators.files",
+    "Visibilities": "scidiff.operators.interferometry",
+    "interferometry": "scidiff.operators.interferometry",
     "mri": "scidiff.operators.mri",
     "pde": "scidiff.operators.pde",
     "save": "scidiff.operators.files",
