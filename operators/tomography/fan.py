@@ -35,7 +35,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scidiff.operators.tomography.backprojection import coordinates, interpolate, scanned, view_weights
+from scidiff.operators.tomography.backprojection import (
+    coordinates,
+    interpolate,
+    mirror_shares,
+    scanned,
+    view_weights,
+)
 from scidiff.operators.tomography.filters import FilterName, ramp_filtered
 from scidiff.operators.tomography.geometry import Truncation, degrees, grid, length, require_reach, sides, whole
 from scidiff.operators.tomography.joseph import Rays
@@ -103,15 +109,19 @@ class FanBeam(Projector):
         self.centre = (self.bins - 1) / 2 if centre is None else float(centre)
         per_bin = max(1, round(self.bin_width / image))
         self.rays_per_bin = per_bin if rays_per_bin is None else whole(rays_per_bin, "rays_per_bin")
-        ends = ((self.centre + 0.5) * self.bin_width, (self.bins - 0.5 - self.centre) * self.bin_width)
-        require_reach(self._shadow(width / 2, height / 2), *ends, self.bin_width, truncation)
+        full_turn = scanned(torch.deg2rad(self.angles), 2 * math.pi) is None
+        require_reach(self._shadow(width / 2, height / 2), *self._ends(), self.bin_width, truncation, full_turn)
 
     def __repr__(self) -> str:
         return (
             f"FanBeam({self.shape}, {self.views} views, {self.bins} bins of {self.bin_width:g} mm, "
-            f"source {self.source_distance:g} mm and {self.detector} detector {self.detector_distance:g} mm from the axis, "
-            f"pixel={self.pixel}, centre={self.centre:g})"
+            f"source {self.source_distance:g} mm and {self.detector} detector {self.detector_distance:g} mm from the "
+            f"axis, pixel={self.pixel}, centre={self.centre:g})"
         )
+
+    def _ends(self) -> tuple[float, float]:
+        """Distances from the central ray to both ends of the detector in mm."""
+        return (self.centre + 0.5) * self.bin_width, (self.bins - 0.5 - self.centre) * self.bin_width
 
     def _position(self, gamma: float) -> float:
         """Where the ray of an angle meets the detector, mm from the central one."""
@@ -148,7 +158,8 @@ class FanBeam(Projector):
         """The weights m of lines that may be measured from both ends, (views, bins)."""
         covered = scanned(beta, 2 * math.pi)
         if covered is None:
-            return torch.full((len(beta), len(gamma)), 0.5, dtype=beta.dtype)
+            s = (torch.arange(self.bins, dtype=torch.float64) - self.centre) * self.bin_width
+            return mirror_shares(s, *self._ends(), self.bin_width).expand(len(beta), -1)
         start, arc = covered
         ramp = max((arc - math.pi) / 2, arc / len(beta))
 
