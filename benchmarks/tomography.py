@@ -1,7 +1,7 @@
 """How fast are projection and adjoint beside deepinv's Tomography and beside the bytes of the stored matrix?
 
 All times are taken in one process with a fixed number of threads, in turns; each is the least processor time of several
-calls, because a busy machine only adds to it. deepinv's adjoint is its default, by differentiation of the forward model.
+calls, because a busy machine only adds to it. deepinv's adjoint is its default, by differentiation of its forward.
 """
 
 from __future__ import annotations
@@ -68,13 +68,15 @@ def main() -> None:
     setup = time.process_time() - start
     weights = operator.matrix("float32").nnz
     table = {
-        batch: measure(options.size, options.views, batch, options.repeats if batch == 1 else max(2, options.repeats // 2))
+        batch: measure(options.size, options.views, batch, options.repeats if batch == 1 else 1 + options.repeats // 2)
         for batch in options.batches
     }
     if options.json:
         print(json.dumps({"threads": torch.get_num_threads(), "torch": torch.__version__, "setup_s": setup, **table}))
         return
-    print(f"{options.size} x {options.size} pixels, {options.views} views, {torch.get_num_threads()} thread(s), float32")
+    print(
+        f"{options.size} x {options.size} pixels, {options.views} views, {torch.get_num_threads()} thread(s), float32"
+    )
     print(f"{weights} weights, {16e-6 * weights:.0f} MB; matrix and transpose made in {setup:.2f} s")
     for batch, row in table.items():
         print(f"batch {batch}", *(f"{name} {value:.1f} ms" for name, value in row.items()), sep="  ")

@@ -1,7 +1,7 @@
 """Projectors of the ASTRA toolbox as an alternative to Joseph's weights (the extra ``ct``).
 
-ASTRA computes the weights once, on the CPU; products, adjoint, derivatives and GPU are those of `Projector`, so that the
-adjoint is exact.
+ASTRA computes the weights once, on the CPU; products, adjoint, derivatives and GPU are those of `Projector`, so that
+the adjoint is exact. ASTRA's weights have single precision, which is the accuracy of results in float64 too.
 
 References:
     Fast and flexible X-ray tomography using the ASTRA toolbox. van Aarle et al., 2016, Optics Express 24.

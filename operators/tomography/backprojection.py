@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["coordinates", "interpolate", "mirror_shares", "scanned", "view_weights"]
+__all__ = ["coordinates", "extended", "interpolate", "mirror_shares", "scanned", "view_weights"]
 
 
 def coordinates(shape: tuple[int, int], pixel: tuple[float, float], like: Tensor) -> tuple[Tensor, Tensor]:
@@ -18,8 +18,18 @@ def coordinates(shape: tuple[int, int], pixel: tuple[float, float], like: Tensor
     return (u - (width - 1) / 2) * pixel[1], ((height - 1) / 2 - v)[:, None] * pixel[0]
 
 
+def extended(y: Tensor, centre: float, reach: float) -> tuple[Tensor, float]:
+    """The sinogram (..., bins) with zeros on both sides up to ``reach`` bins from the axis, and the new ``centre``.
+
+    Behind the filter values do not vanish beside the detector, and pixels that project there need them.
+    """
+    left = max(0, math.ceil(reach - centre))
+    right = max(0, math.ceil(reach - (y.shape[-1] - 1 - centre)))
+    return torch.nn.functional.pad(y, (left, right)), centre + left
+
+
 def interpolate(q: Tensor, position: Tensor) -> Tensor:
-    """Linear interpolation of (B, C, bins) at positions (H, W) in bins, zero beside the detector: (B, C, H, W)."""
+    """Linear interpolation of (B, C, bins) at positions (H, W) in bins, zero beside them: (B, C, H, W)."""
     bins = q.shape[-1]
     padded = torch.nn.functional.pad(q, (1, 1))
     position = (position + 1).clamp(0, bins + 1)

@@ -17,13 +17,14 @@ Seen from far away this is `ParallelBeam` at the same angles: the ray is the one
           \big(h * [m\, \cos\gamma\; y_v]\big)\Big(\frac{D\, r \cdot n}{D + r \cdot c}\Big)
 
 on the flat detector scaled back to the axis; on an arc the factor in front is :math:`D / |r - \text{source}|^2` and the
-filter that of equal angles. A line that is measured twice, from both ends, gets weights m with the sum 1: one half each
-if the source goes round in full, otherwise :math:`m = t(\beta) / (t(\beta) + t(\beta + \pi - 2\gamma))` with a window t
-that falls smoothly to zero at the ends of the scan. A scan is complete if it covers :math:`\pi` plus the opening angle.
+filter that of equal angles. A line that is measured twice, from both ends, gets weights m with the sum 1. In a full
+turn both are one half, and where the axis is away from the middle of the detector, what only the longer side sees
+counts in full. Otherwise :math:`m = t(\beta) / (t(\beta) + t(\beta + \pi - 2\gamma))` with a window t that falls
+smoothly to zero at the ends of the scan, which is complete if it covers :math:`\pi` plus the opening angle.
 
 References:
     Principles of Computerized Tomographic Imaging. Kak and Slaney, 1988, section 3.4.
-    Optimal short scan convolution reconstruction for fanbeam CT. Parker, 1982, Med. Phys. 9 (the need for such weights).
+    Optimal short scan convolution reconstruction for fanbeam CT. Parker, 1982, Med. Phys. 9.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from torch import Tensor
 
 from scidiff.operators.tomography.backprojection import (
     coordinates,
+    extended,
     interpolate,
     mirror_shares,
     scanned,
@@ -97,8 +99,8 @@ class FanBeam(Projector):
         corner = math.hypot(height, width) / 2
         if self.source_distance <= corner:
             raise ValueError(
-                f"the source is {self.source_distance:g} mm from the rotation axis, inside the field, whose corners are "
-                f"{corner:.4g} mm from it; give a larger source_distance or smaller pixels."
+                f"the source is {self.source_distance:g} mm from the rotation axis, inside the field, whose corners "
+                f"are {corner:.4g} mm from it; give a larger source_distance or smaller pixels."
             )
         whole_distance = self.source_distance + self.detector_distance
         magnification = whole_distance / self.source_distance
@@ -189,7 +191,10 @@ class FanBeam(Projector):
         beta = torch.deg2rad(self.angles)
         gamma = torch.from_numpy(self._gamma(np.arange(self.bins)))
         shares = (self._shares(beta, gamma) * gamma.cos()).to(y.device, y.dtype.to_real())
-        q = ramp_filtered(y * shares, width, filter, cutoff, arc=not flat)
+        corner = math.hypot(*(n * p / 2 for n, p in zip(self.shape, self.pixel, strict=True)))
+        reach = self._position(math.asin(corner / D)) / self.bin_width
+        y, centre = extended(y * shares, self.centre, reach)
+        q = ramp_filtered(y, width, filter, cutoff, arc=not flat)
         weight = view_weights(beta, 2 * math.pi).tolist()
         u, v = coordinates(self.shape, self.pixel, y)
         x = y.new_zeros(*y.shape[:2], *self.shape)
@@ -200,5 +205,5 @@ class FanBeam(Projector):
                 position, factor = D * across / ahead, (D / ahead).square()
             else:
                 position, factor = torch.atan2(across, ahead), D / (across.square() + ahead.square())
-            x = x + weight[view] * factor * interpolate(q[..., view, :], position / width + self.centre)
+            x = x + weight[view] * factor * interpolate(q[..., view, :], position / width + centre)
         return x

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from scidiff.operators.tomography.backprojection import (
     coordinates,
+    extended,
     interpolate,
     mirror_shares,
     scanned,
@@ -116,10 +117,12 @@ class ParallelBeam(Projector):
         if self._full_turn:
             s = (torch.arange(self.bins, dtype=torch.float64) - self.centre) * self.bin_width
             y = y * mirror_shares(s, *self._ends(), self.bin_width).to(y.device, y.dtype.to_real())
+        corner = math.hypot(*(n * p / 2 for n, p in zip(self.shape, self.pixel, strict=True)))
+        y, centre = extended(y, self.centre, corner / self.bin_width)
         q = ramp_filtered(y, self.bin_width, filter, cutoff)
         u, v = coordinates(self.shape, self.pixel, y)
         x = y.new_zeros(*y.shape[:2], *self.shape)
         for view, angle in enumerate(theta.tolist()):
-            position = (u * math.cos(angle) + v * math.sin(angle)) / self.bin_width + self.centre
+            position = (u * math.cos(angle) + v * math.sin(angle)) / self.bin_width + centre
             x = x + weight[view] * interpolate(q[..., view, :], position)
         return x
