@@ -5,11 +5,14 @@ import pytest
 import scipy.stats
 import torch
 
-from scidiff import Likelihood
+from scidiff import Likelihood, Posterior
 from scidiff.noise import GaussianNoise, PoissonNoise
 from scidiff.operators import ParallelBeam, Transmission
 from scidiff.operators.tomography import log_transform
-from scidiff.testing import check_batch_independence, check_vjp
+from scidiff.posterior import MMPS
+from scidiff.posterior.base import offers
+from scidiff.priors import GaussianPrior
+from scidiff.testing import check_batch_independence, check_posterior, check_vjp
 
 F64 = torch.float64
 PROJECTOR = ParallelBeam((6, 8), [0.0, 40.0, 95.0], pixel=0.5)
@@ -70,6 +73,26 @@ def test_logarithm_inverts_expected_counts() -> None:
     y, std = log_transform(Transmission(WHITE, DARK)(z), WHITE, DARK)
     assert torch.allclose(y, z)
     assert torch.allclose(std, (WHITE * torch.exp(-z) + DARK).sqrt() / (WHITE * torch.exp(-z)))
+
+
+def test_what_samplers_may_do_with_either_description(generator) -> None:
+    """Counts leave the gradient and the variance, their logarithm everything but a decomposition; both posteriors,
+    close to each other at many photons, agree with the exact one of the linear problem."""
+    prior = GaussianPrior(torch.full((1, 6, 8), 0.5, dtype=F64), torch.tensor(0.04, dtype=F64))
+    x = prior.sample(1, generator)
+    white = torch.full((PROJECTOR.bins,), 400.0, dtype=F64)
+    operator = Transmission(white, 0.0, PROJECTOR)
+    counts = PoissonNoise().sample(operator(x), generator)
+    y, std = log_transform(counts, white)
+    by_counts = Posterior(prior, Likelihood(operator, PoissonNoise(), counts))
+    by_logarithm = Posterior(prior, Likelihood(PROJECTOR, GaussianNoise(std[0]), y))
+    assert offers(by_counts) == {"gradient", "variance"}
+    assert offers(by_logarithm) == {"gradient", "variance", "linear", "gaussian"}
+    exact = prior.condition(PROJECTOR, GaussianNoise(std[0]), y)
+    check_posterior(MMPS(), by_logarithm, exact, members=128, mean_error=0.13, coverage=(0.87, 0.93))
+    check_posterior(
+        MMPS(), by_counts, exact, members=128, mean_error=0.2, trace_ratio=(0.95, 1.05), coverage=(0.86, 0.93)
+    )
 
 
 def test_opaque_rays_stay_finite() -> None:
