@@ -66,21 +66,19 @@ def main() -> None:
     operator._matrices(torch.device("cpu"), torch.float32)
     setup = time.process_time() - start
     weights = operator.matrix("float32").nnz
-    table = {
-        batch: measure(options.size, options.views, batch, options.repeats if batch == 1 else 1 + options.repeats // 2)
-        for batch in options.batches
-    }
+    table = {}
+    if not options.json:
+        size = f"{options.size} x {options.size} pixels"
+        print(f"{size}, {options.views} views, {torch.get_num_threads()} thread(s), float32")
+        print(f"{weights} weights, {16e-6 * weights:.0f} MB; matrix and transpose made in {setup:.2f} s")
+    for batch in options.batches:
+        row = table[batch] = measure(options.size, options.views, batch, options.repeats)
+        if not options.json:
+            ratios = {name: row[f"deepinv {name}"] / row[name] for name in ("forward", "adjoint")}
+            print(f"batch {batch}", *(f"{name} {value:.1f} ms" for name, value in row.items()), sep="  ")
+            print(f"batch {batch}", *(f"{name} {value:.1f} times as fast" for name, value in ratios.items()), sep="  ")
     if options.json:
         print(json.dumps({"threads": torch.get_num_threads(), "torch": torch.__version__, "setup_s": setup, **table}))
-        return
-    print(
-        f"{options.size} x {options.size} pixels, {options.views} views, {torch.get_num_threads()} thread(s), float32"
-    )
-    print(f"{weights} weights, {16e-6 * weights:.0f} MB; matrix and transpose made in {setup:.2f} s")
-    for batch, row in table.items():
-        print(f"batch {batch}", *(f"{name} {value:.1f} ms" for name, value in row.items()), sep="  ")
-        ratios = {name: row[f"deepinv {name}"] / row[name] for name in ("forward", "adjoint")}
-        print(f"batch {batch}", *(f"{name} {value:.1f} times as fast" for name, value in ratios.items()), sep="  ")
 
 
 if __name__ == "__main__":

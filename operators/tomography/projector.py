@@ -93,18 +93,17 @@ class Projector:
 
     def _multiply(self, x: Tensor, transposed: bool) -> Tensor:
         matrix = self._matrices(x.device, x.dtype)[transposed]
-        batch = x.shape[:-2]
+        shape = (*x.shape[:-2], *(self.shape if transposed else (self.views, self.bins)))
         columns = x.reshape(-1, x.shape[-2] * x.shape[-1])
-        rows = matrix.shape[0]
         if len(columns) == 0:
-            product = x.new_zeros(0, rows)
+            product = x.new_zeros(shape)
         elif not isinstance(matrix, Tensor):
             product = torch.from_numpy(matrix @ columns.mT.numpy()).mT
         elif len(columns) == 1:
             product = (matrix @ columns[0])[None]
         else:
             product = (matrix @ columns.mT.contiguous()).mT.contiguous()
-        return product.reshape(*batch, *(self.shape if transposed else (self.views, self.bins)))
+        return product.reshape(shape)
 
 
 def _compressed(matrix: csr_array, device: torch.device) -> Tensor | csr_array:

@@ -28,12 +28,12 @@ def test_sirt_is_its_matrix_iteration() -> None:
 
 
 def test_sirt_converges_to_the_weighted_least_squares_solution() -> None:
-    operator = ParallelBeam((4, 5), np.arange(0, 180, 15.0))
+    operator = ParallelBeam((2, 4), np.arange(0, 180, 15.0))
     A = torch.from_numpy(operator.matrix().toarray())
     y = torch.rand(1, 1, operator.views, operator.bins, dtype=F64, generator=torch.Generator().manual_seed(1))
     root = torch.where(A.sum(1) > 0, A.sum(1), torch.inf).rsqrt()
     expected = torch.linalg.lstsq(root[:, None] * A, (root * y.flatten())[:, None]).solution[:, 0]
-    assert torch.allclose(sirt(operator, y, iterations=5000, relaxation=1.9).flatten(), expected, atol=1e-5)
+    assert torch.allclose(sirt(operator, y, iterations=300, relaxation=1.9).flatten(), expected, atol=1e-11)
 
 
 def test_sirt_refuses() -> None:
