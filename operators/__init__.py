@@ -16,6 +16,7 @@ _EXPORTS: dict[str, str] = {
     "CartesianMRI": "scidiff.operators.mri",
     "Convolution": "scidiff.operators.convolution",
     "Downsampling": "scidiff.operators.downsampling",
+    "FanBeam": "scidiff.operators.tomography",
     "Frozen": "scidiff.operators.black_box",
     "Helmholtz": "scidiff.operators.pde",
     "Identity": "scidiff.operators.identity",
@@ -24,6 +25,7 @@ _EXPORTS: dict[str, str] = {
     "LinearMap": "scidiff.operators.linear_map",
     "Mask": "scidiff.operators.mask",
     "NavierStokes": "scidiff.operators.pde",
+    "ParallelBeam": "scidiff.operators.tomography",
     "Poisson": "scidiff.operators.pde",
     "RealField": "scidiff.operators.real_field",
     "Stack": "scidiff.operators.stacked",
@@ -35,6 +37,8 @@ _EXPORTS: dict[str, str] = {
     "pde": "scidiff.operators.pde",
     "save": "scidiff.operators.files",
     "stack": "scidiff.operators.stacked",
+    "Transmission": "scidiff.operators.tomography",
+    "tomography": "scidiff.operators.tomography",
 }
 __all__ = [*_EXPORTS]
 __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
