@@ -33,12 +33,13 @@ import torch
 from torch import Tensor
 
 from scidiff.linalg.blocks import BlockDiagonal
+from scidiff.operators.recorded import Recorded
 
 __all__ = ["ClosureSet", "quadrangles", "triangles"]
 
 
 @dataclass(frozen=True)
-class ClosureSet:
+class ClosureSet(Recorded):
     r"""Independent rows of the matrix :math:`D`, each with the same number r of entries.
 
     Arguments:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scidiff.operators.algebra import Algebra
 from scidiff.operators.interferometry.closure_sets import ClosureSet
 
 __all__ = ["ClosurePhases", "LogClosureAmplitudes", "TotalFlux", "VisibilityAmplitudes", "debiased", "wrap"]
@@ -43,7 +44,7 @@ def debiased(amplitude: Tensor, std: Tensor) -> Tensor:
     return (amplitude.square() - std.square()).clamp_min(0).sqrt()
 
 
-class _OfVisibilities:
+class _OfVisibilities(Algebra):
     """What follows from the visibilities of a field."""
 
     def __init__(self, visibilities: Callable[[Tensor], Tensor]) -> None:
@@ -143,7 +144,7 @@ class VisibilityAmplitudes(_OfVisibilities):
         return v.abs()
 
 
-class TotalFlux:
+class TotalFlux(Algebra):
     r"""The sum of all pixels in Jy, :math:`\sum_{hw} I_{hw}`: (B, 1, H, W) to (B, 1).
 
     Arguments:

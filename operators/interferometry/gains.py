@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from scidiff.operators.algebra import Algebra
 from scidiff.rng import explicit
 
 __all__ = ["StationGains", "draw_gains"]
 
 
-class StationGains:
+class StationGains(Algebra):
     r"""Multiplies visibilities by gains, :math:`A(V)_n = g_{t i} g_{t j}^\ast V_n` for baseline n of i and j in scan t.
 
     Maps complex visibilities (B, n) to (B, n); apply it after `Visibilities`.

@@ -22,13 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scidiff.operators.algebra import Algebra
 from scidiff.operators.interferometry.visibilities import baselines, pixel_sides
 from scidiff.optional import optional
 
 __all__ = ["NUFFTVisibilities"]
 
 
-class NUFFTVisibilities:
+class NUFFTVisibilities(Algebra):
     """As `Visibilities`, for large fields; needs ``pip install finufft`` (extra ``nufft``).
 
     Arguments:

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scidiff.operators.algebra import Algebra
 from scidiff.operators.interferometry.units import in_units
 
 __all__ = ["Visibilities", "angles", "baselines", "pixel_sides"]
@@ -68,7 +69,7 @@ def baselines(uv: Any) -> Tensor:
     return uv.detach().to(torch.float64)
 
 
-class Visibilities:
+class Visibilities(Algebra):
     r"""Visibilities of a small field by the exact sum, :math:`V_n = \sum R_n I_{hw} e^{2\pi i (u_n x_w + v_n y_h)}`.
 
     Fields (B, 1, H, W) in Jy per pixel, real; visibilities (B, n) in Jy, complex. Rows run from north to south, columns

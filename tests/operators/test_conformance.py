@@ -11,7 +11,7 @@ import torch
 from torch import Generator
 
 import scidiff.operators as operators
-from scidiff.operators import combined
+from scidiff.operators import combined, interferometry, tomography
 from scidiff.operators.algebra import Algebra
 from scidiff.testing import check_operator
 
@@ -63,6 +63,40 @@ def flow() -> Any:
     return operators.NavierStokes((10, 12), reynolds=20.0, times=(0.1, 0.3), forcing=2)
 
 
+def parallel() -> Any:
+    return operators.ParallelBeam((5, 7), [0.0, 20.0, 75.0, 110.0], pixel=0.5, bins=20)
+
+
+def fan() -> Any:
+    distances = {"source_distance": 20.0, "detector_distance": 10.0}
+    return operators.FanBeam((5, 7), [0.0, 50.0, 170.0, 290.0], pixel=0.5, bins=30, **distances)
+
+
+STATIONS = torch.tensor([[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]])
+SKY = (1, 5, 6)
+
+
+def sky(square: bool = False) -> Any:
+    return operators.Visibilities(4e9 * randn(6, 2, seed=5), SKY[1:], 1e-10, square=square)
+
+
+def phases() -> Any:
+    return interferometry.ClosurePhases(sky(), interferometry.triangles(STATIONS, torch.zeros(6, dtype=torch.int64)))
+
+
+def amplitudes() -> Any:
+    closures = interferometry.quadrangles(STATIONS, torch.zeros(6, dtype=torch.int64))
+    return interferometry.LogClosureAmplitudes(sky(), closures)
+
+
+def gains() -> Any:
+    return interferometry.StationGains(randn(4, dtype=C128), STATIONS)
+
+
+def positive() -> dict[str, Any]:
+    return {"at": torch.rand(2, *SKY, generator=rng(7), dtype=F64) + 0.2}
+
+
 def rotated() -> Any:
     left, right = operators.Mask(seen(*BLUR)), operators.Mask(seen(4, 5))
     return left.H @ operators.LinearMap(randn(int(left.mask.sum()), int(right.mask.sum()))) @ right
@@ -86,6 +120,16 @@ CASES = [
     Case("Poisson's equation", lambda: operators.Poisson((6, 5), (1.0, 2.0)), (2, 6, 5), NO_PINV),
     Case("Helmholtz' equation", lambda: operators.Helmholtz((6, 5), 2.0), (1, 6, 5), NO_PINV),
     Case("Navier-Stokes", flow, (1, 10, 12), (*NONLINEAR, "pinv")),
+    Case("parallel beam", parallel, (2, 5, 7), NO_SVD),
+    Case("fan beam", fan, (1, 5, 7), NO_SVD),
+    Case("transmission", lambda: operators.Transmission(50.0, 2.0, parallel()), (1, 5, 7), (*NONLINEAR, "pinv")),
+    Case("visibilities", sky, SKY, NO_SVD),
+    Case("visibilities of square pixels", lambda: sky(True), SKY, NO_SVD),
+    Case("gains of stations", gains, (6,), NO_SVD, {"complex_fields": True}),
+    Case("total flux", lambda: interferometry.TotalFlux(SKY[1:]), SKY, NO_SVD),
+    Case("closure phases", phases, SKY, (*NONLINEAR, "pinv"), {}, positive),
+    Case("log closure amplitudes", amplitudes, SKY, (*NONLINEAR, "pinv"), {}, positive),
+    Case("amplitudes", lambda: interferometry.VisibilityAmplitudes(sky()), SKY, (*NONLINEAR, "pinv"), {}, positive),
     Case("MRI", mri, (1, 6, 5), NO_SVD, {"complex_fields": True}),
     Case("MRI of real fields", lambda: operators.RealField(mri()), (1, 6, 5), NO_SVD),
     Case("JPEG", lambda: operators.JPEG(50, 8.0, 0.5), (1, 16, 8), (*NONLINEAR, "vjp")),
@@ -110,7 +154,8 @@ CASES = [
     Case("normal operator", lambda: blur().normal(), BLUR, NO_PINV),
 ]
 # Checked elsewhere: Subprocess starts programs (tests/operators/test_black_box.py).
-ELSEWHERE = {"Subprocess"}
+# Projector is what beams inherit; finufft may be missing (tests/operators/interferometry/test_nufft.py); ASTRA too (tests/operators/tomography).
+ELSEWHERE = {"Subprocess", "NUFFTVisibilities", "AstraProjector", "Projector"}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -132,9 +177,9 @@ def test_conformance(case: Case) -> None:
 def test_every_exported_operator_has_a_case() -> None:
     exported = {
         thing
-        for module in (operators, combined)
+        for module in (operators, combined, interferometry, tomography)
         for name in module.__all__
-        if inspect.isclass(thing := getattr(module, name)) and callable(thing)
+        if inspect.isclass(thing := getattr(module, name)) and issubclass(thing, Algebra)
     }
     covered = {type(case.factory()) for case in CASES}
     missing = {kind.__name__ for kind in exported - covered} - ELSEWHERE
