@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from scidiff.errors import NumericalError
+from scidiff.operators.algebra import Algebra
 from scidiff.protocols import Operator
 
 __all__ = ["BlackBox", "Frozen", "Subprocess"]
 
 
-class BlackBox:
+class BlackBox(Algebra):
     r"""A Python function of numpy arrays as an operator.
 
     The function gets a copy of the fields on the CPU, in their own type, and its answer comes back with the type and
@@ -39,6 +40,7 @@ class BlackBox:
     """
 
     differentiable = False
+    storable = False  # files hold no code, and no command lines either
 
     def __init__(self, function: Callable[[Any], Any], batched: bool = True) -> None:
         if not callable(function):
@@ -164,7 +166,7 @@ def _tail(stderr: bytes | None, lines: int = 10) -> str:
     return "\nIts last lines:\n" + "\n".join(text.splitlines()[-lines:]) if text else " It wrote nothing to stderr."
 
 
-class Frozen:
+class Frozen(Algebra):
     """A torch operator whose derivatives are not used: it runs under ``torch.no_grad`` and saves its memory.
 
     Its ``adjoint`` and ``svd`` are hidden too, so that it is a black box to every sampler.
@@ -177,9 +179,6 @@ class Frozen:
 
     def __init__(self, operator: Operator) -> None:
         self.operator = operator
-
-    def __repr__(self) -> str:
-        return f"Frozen({self.operator!r})"
 
     def __call__(self, x: Tensor) -> Tensor:
         with torch.no_grad():

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from scidiff.linalg.svd import SVD, Frame
+from scidiff.operators.algebra import Algebra
 
 __all__ = ["Convolution"]
 
 
-class Convolution:
+class Convolution(Algebra):
     r"""Periodic convolution, :math:`A(x)_i = \sum_j k_j\, x_{i - j}` with :math:`j = 0` at the kernel's centre.
 
     Fields are (B, \*R, \*grid), with a grid of one, two, three or more dimensions; channels :math:`R` are blurred each

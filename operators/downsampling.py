@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from scidiff.linalg.svd import SVD, Frame
+from scidiff.operators.algebra import Algebra
 
 __all__ = ["Downsampling"]
 
 
-class Downsampling:
+class Downsampling(Algebra):
     r"""Weighted means over blocks of ``factor`` entries along each axis.
 
     Coarse entry j of an axis sees the fine entries under the kernel, whose centre lies on the centre of block j. Beyond

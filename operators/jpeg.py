@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from scidiff.operators.algebra import Algebra
+
 __all__ = ["JPEG"]
 
 LUMINANCE = (
@@ -22,7 +24,7 @@ LUMINANCE = (
 """Quantisation steps for grey levels 0 to 255 (ITU-T T.81, table K.1)."""
 
 
-class JPEG:
+class JPEG(Algebra):
     r"""Blocks of 8x8 pixels in cosines, rounded to whole steps of a quantisation table,
 
     .. math:: h(x)_{ij} = \mathrm{round}\Big(\frac{(C\,x\,C^T)_{ij}}{q_{ij}\,\mathrm{scale} / 255}\Big),
@@ -51,9 +53,6 @@ class JPEG:
         k, i = torch.arange(8, dtype=torch.float64)[:, None], torch.arange(8, dtype=torch.float64)
         self.cosines = torch.cos((2 * i + 1) * k * math.pi / 16) / 2
         self.cosines[0] /= math.sqrt(2)
-
-    def __repr__(self) -> str:
-        return f"JPEG(quality={self.quality}, scale={self.scale}, offset={self.offset})"
 
     def __call__(self, x: Tensor) -> Tensor:
         r"""Fields (B, \*C, H, W), sides multiples of 8, to whole numbers (B, \*C, H/8, W/8, 8, 8)."""

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from scidiff.linalg.svd import SVD, dense_svd
+from scidiff.operators.algebra import Algebra
 from scidiff.protocols import Operator
 
 __all__ = ["LinearMap"]
 
 
-class LinearMap:
+class LinearMap(Algebra):
     r"""Matrix on flattened fields, :math:`A(x) = M\,\mathrm{vec}(x)`.
 
     Arguments:
@@ -36,6 +37,7 @@ class LinearMap:
                 f"the matrix has {matrix.shape[1]} columns, but a field of shape {self.shape} "
                 f"has {math.prod(self.shape)} entries."
             )
+        self.field_shape = self.shape
         self.matrix = matrix
         self.real_fields = real_fields
 

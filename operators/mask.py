@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from scidiff.linalg.svd import SVD, Frame
+from scidiff.operators.algebra import Algebra
 
 __all__ = ["Mask"]
 
 
-class Mask:
+class Mask(Algebra):
     r"""Observes a subset of the entries, :math:`A(x) = x_M`.
 
     Arguments:
@@ -21,6 +22,8 @@ class Mask:
         TypeError: if the mask is not boolean.
         ValueError: if it observes nothing.
     """
+
+    rows_orthonormal = True
 
     def __init__(self, mask: Tensor) -> None:
         if mask.dtype != torch.bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from scidiff.operators.algebra import Algebra
 from scidiff.protocols import LinearOperator
 
 __all__ = ["RealField"]
 
 
-class RealField:
+class RealField(Algebra):
     r"""The same measurements of a real field: :math:`A(x)` with the adjoint :math:`\mathrm{Re}(A^H y)`.
 
     Arguments:
@@ -20,9 +21,8 @@ class RealField:
         if not callable(getattr(operator, "adjoint", None)):
             raise TypeError(f"{type(operator).__name__} has no adjoint; RealField is for linear operators.")
         self.operator = operator
-
-    def __repr__(self) -> str:
-        return f"RealField({self.operator!r})"
+        self.field_shape = getattr(operator, "field_shape", None)
+        self.differentiable = getattr(operator, "differentiable", True)
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.is_complex():

@@ -24,6 +24,8 @@ import torch
 from torch import Tensor
 from torch.fft import fft, fft2, fftshift, ifft, ifft2, ifftshift
 
+from scidiff.operators.algebra import Algebra
+
 __all__ = ["CartesianMRI", "fft2c", "ifft2c"]
 
 _HW = (-2, -1)
@@ -45,7 +47,7 @@ def _shift_phase(size: int, like: Tensor) -> Tensor:
     return torch.polar(torch.ones_like(turns), 2 * torch.pi * turns)
 
 
-class CartesianMRI:
+class CartesianMRI(Algebra):
     r"""Sampled Fourier transform of coil-weighted images, :math:`A(x)_j = P F \sum_c S_{jc} x_c`.
 
     Arguments:
@@ -86,6 +88,7 @@ class CartesianMRI:
         self._kept = kept.shape
         self._index = None if bool(kept.all()) else kept.flatten().nonzero()[:, 0]
         self._samples = int(mask.sum())
+        self.field_shape = self.shape
         # The input shift becomes a shift of the maps, the output shift a phase: fft(x e)[k] = fft(x)[k - n // 2].
         phase = _shift_phase(height, maps)[:, None] * _shift_phase(width, maps)[None, :]
         self._maps = (ifftshift(maps, dim=_HW) * phase).to(maps.dtype)
@@ -126,17 +129,21 @@ class CartesianMRI:
             )
         k = self._weight(ifftshift(x, dim=_HW))
         k = fft2(k, norm="ortho") if self._lines is None else fft(self._to_lines(k), dim=self._across, norm="ortho")
-        return k.flatten(-2) if self._index is None else k.flatten(-2).index_select(-1, self._index)
+        return k.flatten(-2) if self._index is None else k.flatten(-2).index_select(-1, self._index.to(k.device))
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Sampled points of every coil (B, J, n) to the coil-combined image (B, C, H, W)."""
         self._check(y)
-        k = y if self._index is None else y.new_zeros(*y.shape[:-1], self._kept.numel()).index_copy(-1, self._index, y)
+        k = (
+            y
+            if self._index is None
+            else y.new_zeros(*y.shape[:-1], self._kept.numel()).index_copy(-1, self._index.to(y.device), y)
+        )
         k = k.unflatten(-1, self._kept)
         k = ifft2(k, norm="ortho") if self._lines is None else self._from_lines(ifft(k, dim=self._across, norm="ortho"))
         return fftshift(self._combine(k), dim=_HW)
 
-    def normal(self, x: Tensor) -> Tensor:
+    def _normal(self, x: Tensor) -> Tensor:
         """``A'A x``, exactly `adjoint` of the call but cheaper: (B, C, H, W) to (B, C, H, W)."""
         if self._index is not None:
             return self.adjoint(self(x))
@@ -172,23 +179,22 @@ class CartesianMRI:
 
     def _weight(self, x: Tensor) -> Tensor:
         """Shifted images (B, C, H, W) to shifted coil images (B, J, H, W)."""
-        if self.sets == 1:
-            return x * self._maps[:, 0]
-        return (x[:, None] * self._maps).sum(2)
+        maps = self._maps.to(x.device, x.dtype.to_complex())  # a copy only where they differ, see `to`
+        return x * maps[:, 0] if self.sets == 1 else (x[:, None] * maps).sum(2)
 
     def _combine(self, coil_images: Tensor) -> Tensor:
         """Adjoint of `_weight`."""
-        return (coil_images[:, :, None] * self._conj).sum(1)
+        return (coil_images[:, :, None] * self._conj.to(coil_images)).sum(1)
 
     def _to_lines(self, coil_images: Tensor) -> Tensor:
         """Transforms along the undersampled axis and keeps the lines that hold a sample."""
         k = fft(coil_images, dim=self._along, norm="ortho")
-        return k if self._lines is None else k.index_select(self._along, self._lines)
+        return k if self._lines is None else k.index_select(self._along, self._lines.to(k.device))
 
     def _from_lines(self, k: Tensor) -> Tensor:
         """Adjoint of `_to_lines`."""
         if self._lines is not None:
             full = list(k.shape)
             full[self._along] = self.mask.shape[self._along]
-            k = k.new_zeros(full).index_copy(self._along, self._lines, k)
+            k = k.new_zeros(full).index_copy(self._along, self._lines.to(k.device), k)
         return ifft(k, dim=self._along, norm="ortho")

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from scidiff.linalg.svd import SVD, Frame
+from scidiff.operators.algebra import Algebra
 
 __all__ = ["Helmholtz", "Poisson", "sine_basis"]
 
@@ -32,7 +33,7 @@ def sine_basis(n: int) -> Tensor:
     return basis
 
 
-class Helmholtz:
+class Helmholtz(Algebra):
     r"""Solves :math:`\Delta u + k^2 u = a`, :math:`u = 0` on the walls of a box: maps ``a`` to ``u``.
 
     Arguments:
@@ -66,9 +67,6 @@ class Helmholtz:
                 "change the wavenumber or the sides."
             )
         self._bases = [sine_basis(n) for n in self.grid]
-
-    def __repr__(self) -> str:
-        return f"Helmholtz({self.grid}, wavenumber={self.wavenumber:g}, lengths={self.lengths})"
 
     def _check(self, a: Tensor) -> None:
         if a.ndim <= len(self.grid) or tuple(a.shape[-len(self.grid) :]) != self.grid:
@@ -129,6 +127,3 @@ class Poisson(Helmholtz):
 
     def __init__(self, grid: Sequence[int], lengths: Sequence[float] | None = None) -> None:
         super().__init__(grid, 0.0, lengths)
-
-    def __repr__(self) -> str:
-        return f"Poisson({self.grid}, lengths={self.lengths})"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from scidiff.operators.algebra import Algebra
 from scidiff.operators.tomography.joseph import Rays, joseph_matrix
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Projector"]
 
 
-class Projector:
+class Projector(Algebra):
     """Line integrals of fields (B, C, H, W) as sinograms (B, C, views, bins), with exact adjoint.
 
     Subclasses fill in the geometry: ``shape`` (H, W), ``pixel`` (height and width in mm), ``angles`` in degrees,
@@ -71,14 +72,6 @@ class Projector:
         """Backprojection without filter, the transpose of the call: (B, C, views, bins) to (B, C, H, W)."""
         self._check(y)
         return self._linear(y, True)
-
-    def normal(self, x: Tensor) -> Tensor:
-        """``A'A x``, (B, C, H, W) to (B, C, H, W)."""
-        return self.adjoint(self(x))
-
-    def vjp(self, x: Tensor, v: Tensor) -> Tensor:
-        """Vector-Jacobian product at any ``x``: the adjoint of ``v`` (B, C, views, bins)."""
-        return self.adjoint(v)
 
     def _check(self, y: Tensor) -> None:
         if y.ndim != 4 or tuple(y.shape[-2:]) != (self.views, self.bins):

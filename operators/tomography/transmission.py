@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from scidiff.operators.algebra import Algebra
 from scidiff.protocols import Operator
 
 __all__ = ["LogData", "Transmission", "log_transform"]
@@ -39,7 +40,7 @@ def _field(value: Any, name: str, positive: bool) -> Tensor:
     return values
 
 
-class Transmission:
+class Transmission(Algebra):
     r"""Expected counts behind a field or behind line integrals, :math:`A(x) = k_0\, e^{-P x} + d`.
 
     Not linear. Differentiable any number of times.

@@ -22,8 +22,17 @@ def load(name: str) -> ModuleType:
 
 
 def test_every_example_is_tested_here() -> None:
-    tested = {"exact_posterior", "prior_samples", "reconstruct_mri", "which_sampler"}
+    tested = {"combine_instruments", "exact_posterior", "prior_samples", "reconstruct_mri", "which_sampler"}
     assert {path.stem for path in FOLDER.glob("*.py")} - {"__init__"} == tested
+
+
+def test_combine_instruments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = load("combine_instruments").main((8, 12), 6, 64, tmp_path / "instruments.safetensors")
+    left = {name: row["spread left"] for name, row in table.items()}
+    assert left["both"] < min(left["camera"], left["stations"]) < 1
+    assert all(row["mean error"] < 2 / 64**0.5 for row in table.values())
+    assert abs(table["stations"]["norm"] - 1) < 1e-6
+    assert (tmp_path / "instruments.safetensors").is_file() and "spread left" in capsys.readouterr().out
 
 
 def test_exact_posterior(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
