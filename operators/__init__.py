@@ -30,6 +30,7 @@ _EXPORTS: dict[str, str] = {
     "RealField": "scidiff.operators.real_field",
     "Stack": "scidiff.operators.stacked",
     "Subprocess": "scidiff.operators.black_box",
+    "Transmission": "scidiff.operators.tomography",
     "load": "scidiff.operators.files",
     "Visibilities": "scidiff.operators.interferometry",
     "interferometry": "scidiff.operators.interferometry",

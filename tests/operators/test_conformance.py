@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pint
 import pytest
 import torch
 from torch import Generator
@@ -47,6 +48,7 @@ class Case:
 
 
 NONLINEAR = ("adjoint32", "adjoint64", "normal", "svd", "units")
+TRANSMITS = (*NONLINEAR, "pinv")
 NO_SVD, NO_PINV = ("svd", "pinv"), ("pinv",)
 BLUR = (5, 6)
 
@@ -102,6 +104,20 @@ def rotated() -> Any:
     return left.H @ operators.LinearMap(randn(int(left.mask.sum()), int(right.mask.sum()))) @ right
 
 
+def parallel(pixel: Any) -> Any:
+    return operators.ParallelBeam((5, 8), [0.0, 30.0, 100.0], pixel=pixel, bins=7, truncation="ignore")
+
+
+def in_other_units() -> list[Any]:
+    units = pint.get_application_registry()
+    angles = np.deg2rad([0.0, 30.0, 100.0]) * units.radian
+    return [operators.ParallelBeam((5, 8), angles, pixel=1000 * units.um, bins=7, truncation="ignore")]
+
+
+def fan() -> Any:
+    return operators.FanBeam((6, 4), [0.0, 130.0], source_distance=9.0, detector_distance=2.0, detector="arc")
+
+
 def squared(x: torch.Tensor) -> torch.Tensor:
     return x**2
 
@@ -132,6 +148,9 @@ CASES = [
     Case("amplitudes", lambda: interferometry.VisibilityAmplitudes(sky()), SKY, (*NONLINEAR, "pinv"), {}, positive),
     Case("MRI", mri, (1, 6, 5), NO_SVD, {"complex_fields": True}),
     Case("MRI of real fields", lambda: operators.RealField(mri()), (1, 6, 5), NO_SVD),
+    Case("parallel beam", lambda: parallel(1.0), (2, 5, 8), NO_SVD, lazy=lambda: {"same": in_other_units()}),
+    Case("fan beam", fan, (1, 6, 4), NO_SVD),
+    Case("transmission", lambda: operators.Transmission(9.0, randn(7).square(), parallel(0.1)), (1, 5, 8), TRANSMITS),
     Case("JPEG", lambda: operators.JPEG(50, 8.0, 0.5), (1, 16, 8), (*NONLINEAR, "vjp")),
     Case(
         "numpy function",
