@@ -68,7 +68,7 @@ def gaussian(std: Any, dims: int = 2, pixel: Any = 1.0, size: int | None = None)
     reach = _reach(size, math.ceil(4 * s))
     edges = torch.arange(-reach, reach + 2, dtype=torch.float64) - 0.5
     profile = torch.special.ndtr(edges / s).diff() if s > 0 else (edges[:-1] == -0.5).double()
-    profile = profile / profile.sum()
+    profile = (profile + profile.flip(0)) / (2 * profile.sum())  # even to the last digit
     kernel = profile
     for _ in range(dims - 1):
         kernel = kernel[..., None] * profile
