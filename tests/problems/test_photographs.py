@@ -138,7 +138,7 @@ def test_reconstruct_scores_and_draws(name: str) -> None:
     for label in problem.baselines(observation):
         assert float(scores["rmse"]) < 1.06 * float(
             scores[f"rmse_{label}"]
-        )  # the exact mean is best; this has 12 draws
+        )  # 12 draws of the best
     alone = problem.evaluate(scidiff.Ensemble(tensor(result["image"])[:, None, None]), truth)
     assert float(alone["psnr"]) == pytest.approx(float(scores["psnr"]), rel=1e-6)
     assert len(problem.plot(result).axes) >= 6
