@@ -15,6 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from scidiff.operators import Convolution
 from scidiff.operators.blur import BOUNDARIES, blur
 
 THEIRS = {"valid": "valid", "periodic": "circular", "zero": "constant"}  # theirs reflects without the border entry
@@ -53,9 +54,8 @@ def measure(boundary: str, side: int, size: int, batch: int, repeats: int) -> di
     x = torch.randn(batch, 1, side, side, generator=generator)
     ours = blur(kernel, (side, side), boundary)
     y = ours(x)
-    inner = getattr(ours, "_filter", None)
-    grid = ours._blur.grid if boundary == "periodic" else inner.grid
-    z = torch.randn(batch, 1, *grid, generator=generator)
+    core = ours._blur if isinstance(ours, Convolution) else ours._filter
+    z = torch.randn(batch, 1, *core.grid, generator=generator)
     functions: dict[str, Callable[[], object]] = {
         "bare": lambda: bare(z),
         "ours": lambda: ours(x),

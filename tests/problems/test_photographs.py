@@ -136,9 +136,7 @@ def test_reconstruct_scores_and_draws(name: str) -> None:
     assert 0.8 < float(scores["chi2"]) < 1.25
     assert 0.8 < float(scores["coverage_90"]) < 0.97 and 0.7 < float(scores["spread_skill"]) < 1.4
     for label in problem.baselines(observation):
-        assert float(scores["rmse"]) < 1.06 * float(
-            scores[f"rmse_{label}"]
-        )  # 12 draws of the best
+        assert float(scores["rmse"]) < 1.06 * float(scores[f"rmse_{label}"])  # 12 draws of the best
     alone = problem.evaluate(scidiff.Ensemble(tensor(result["image"])[:, None, None]), truth)
     assert float(alone["psnr"]) == pytest.approx(float(scores["psnr"]), rel=1e-6)
     assert len(problem.plot(result).axes) >= 6
