@@ -25,6 +25,8 @@ _EXPORTS: dict[str, str] = {
     "VorticityFields": "scidiff.datasets.vorticity",
     "coil_maps": "scidiff.datasets.phantom",
     "head_phantom": "scidiff.datasets.phantom",
+    "read_image": "scidiff.datasets.images",
+    "read_kernel": "scidiff.datasets.blur_kernels",
     "read_kspace": "scidiff.datasets.kspace",
     "read_volume": "scidiff.datasets.volumes",
     "simulate_kspace": "scidiff.datasets.phantom",

@@ -27,6 +27,7 @@ _EXPORTS: dict[str, str] = {
     "NavierStokes": "scidiff.operators.pde",
     "ParallelBeam": "scidiff.operators.tomography",
     "Poisson": "scidiff.operators.pde",
+    "ReflectiveConvolution": "scidiff.operators.blur",
     "RealField": "scidiff.operators.real_field",
     "Stack": "scidiff.operators.stacked",
     "Subprocess": "scidiff.operators.black_box",
@@ -40,6 +41,12 @@ _EXPORTS: dict[str, str] = {
     "stack": "scidiff.operators.stacked",
     "Transmission": "scidiff.operators.tomography",
     "tomography": "scidiff.operators.tomography",
+    "ValidConvolution": "scidiff.operators.blur",
+    "ZeroConvolution": "scidiff.operators.blur",
+    "antialias": "scidiff.operators.antialias",
+    "blur": "scidiff.operators.blur",
+    "inpainting": "scidiff.operators.inpainting",
+    "psf": "scidiff.operators.psf",
 }
 __all__ = [*_EXPORTS]
 __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

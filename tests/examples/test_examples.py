@@ -24,6 +24,7 @@ def load(name: str) -> ModuleType:
 def test_every_example_is_tested_here() -> None:
     tested = {"combine_instruments", "exact_posterior", "prior_samples", "reconstruct_mri", "which_sampler"}
     tested = {"deepinv_physics", "exact_posterior", "prior_samples", "reconstruct_mri", "which_sampler"}
+    tested = {"deblur_photograph", "exact_posterior", "prior_samples", "reconstruct_mri", "which_sampler"}
     assert {path.stem for path in FOLDER.glob("*.py")} - {"__init__"} == tested
 
 
@@ -63,6 +64,17 @@ def test_reconstruct_mri(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert scores["psnr"] > scores["psnr_zero_filled"]
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert "PSNR" in capsys.readouterr().out
+
+
+def test_deblur_photograph(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shape = (32 + 4, 40 + 4)
+    ky, kx = torch.fft.fftfreq(shape[0])[:, None], torch.fft.fftfreq(shape[1])[None]
+    spectrum = (ky.square() + kx.square() + 0.02**2).double() ** -1.5
+    prior = GaussianPrior(torch.full((1, *shape), 0.5), Stationary(0.1**2 * spectrum[None] / spectrum.mean(), dims=2))
+    scores = load("deblur_photograph").main(3, prior, tmp_path / "figure.png", width=5, shape=(32, 40))
+    assert scores["psnr"] > scores["psnr_richardson_lucy"] and 0.8 < scores["chi2"] < 1.2
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert "richardson lucy" in capsys.readouterr().out
 
 
 def test_prior_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
