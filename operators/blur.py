@@ -27,6 +27,7 @@ from torch import Tensor
 
 from scidiff.linalg.cosine import cosine_basis
 from scidiff.linalg.svd import SVD, Frame
+from scidiff.operators.algebra import Algebra
 from scidiff.operators.autodiff import linear
 from scidiff.operators.convolution import Convolution
 from scidiff.operators.downsampling import along
@@ -49,7 +50,7 @@ def _validated(kernel: Tensor, grid: Sequence[int]) -> tuple[Tensor, tuple[int, 
     return kernel.detach(), grid, sides
 
 
-class _Blur:
+class _Blur(Algebra):
     """A linear map between the fields (B, *R, *grid) and measurements (B, *R, *observed)."""
 
     def __init__(self, kernel: Tensor, grid: tuple[int, ...], observed: tuple[int, ...]) -> None:

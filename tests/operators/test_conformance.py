@@ -57,21 +57,17 @@ def blur() -> Any:
     return operators.Convolution(randn(3, 2), BLUR)
 
 
+def even() -> torch.Tensor:
+    kernel = randn(3, 5)
+    return kernel + kernel.flip(0) + kernel.flip(1) + kernel.flip(0, 1)
+
+
 def mri(**options: Any) -> Any:
     return operators.CartesianMRI(randn(3, 6, 5, dtype=C128), seen(6, 5), **options)
 
 
 def flow() -> Any:
     return operators.NavierStokes((10, 12), reynolds=20.0, times=(0.1, 0.3), forcing=2)
-
-
-def parallel() -> Any:
-    return operators.ParallelBeam((5, 7), [0.0, 20.0, 75.0, 110.0], pixel=0.5, bins=20)
-
-
-def fan() -> Any:
-    distances = {"source_distance": 20.0, "detector_distance": 10.0}
-    return operators.FanBeam((5, 7), [0.0, 50.0, 170.0, 290.0], pixel=0.5, bins=30, **distances)
 
 
 STATIONS = torch.tensor([[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]])
@@ -136,9 +132,6 @@ CASES = [
     Case("Poisson's equation", lambda: operators.Poisson((6, 5), (1.0, 2.0)), (2, 6, 5), NO_PINV),
     Case("Helmholtz' equation", lambda: operators.Helmholtz((6, 5), 2.0), (1, 6, 5), NO_PINV),
     Case("Navier-Stokes", flow, (1, 10, 12), (*NONLINEAR, "pinv")),
-    Case("parallel beam", parallel, (2, 5, 7), NO_SVD),
-    Case("fan beam", fan, (1, 5, 7), NO_SVD),
-    Case("transmission", lambda: operators.Transmission(50.0, 2.0, parallel()), (1, 5, 7), (*NONLINEAR, "pinv")),
     Case("visibilities", sky, SKY, NO_SVD),
     Case("visibilities of square pixels", lambda: sky(True), SKY, NO_SVD),
     Case("gains of stations", gains, (6,), NO_SVD, {"complex_fields": True}),
@@ -148,6 +141,9 @@ CASES = [
     Case("amplitudes", lambda: interferometry.VisibilityAmplitudes(sky()), SKY, (*NONLINEAR, "pinv"), {}, positive),
     Case("MRI", mri, (1, 6, 5), NO_SVD, {"complex_fields": True}),
     Case("MRI of real fields", lambda: operators.RealField(mri()), (1, 6, 5), NO_SVD),
+    Case("blur of what is inside", lambda: operators.ValidConvolution(randn(3, 2), BLUR), (2, *BLUR), NO_SVD),
+    Case("blur with zeros outside", lambda: operators.ZeroConvolution(randn(3, 2), BLUR), (2, *BLUR), NO_SVD),
+    Case("blur with mirrors", lambda: operators.ReflectiveConvolution(even(), BLUR), (2, *BLUR), NO_PINV),
     Case("parallel beam", lambda: parallel(1.0), (2, 5, 8), NO_SVD, lazy=lambda: {"same": in_other_units()}),
     Case("fan beam", fan, (1, 6, 4), NO_SVD),
     Case("transmission", lambda: operators.Transmission(9.0, randn(7).square(), parallel(0.1)), (1, 5, 8), TRANSMITS),
@@ -173,7 +169,7 @@ CASES = [
     Case("normal operator", lambda: blur().normal(), BLUR, NO_PINV),
 ]
 # Checked elsewhere: Subprocess starts programs (tests/operators/test_black_box.py).
-# Projector is what beams inherit; finufft may be missing (tests/operators/interferometry/test_nufft.py); ASTRA too (tests/operators/tomography).
+# Projector is what beams inherit; finufft may be missing (tests/operators/interferometry/test_nufft.py), ASTRA too.
 ELSEWHERE = {"Subprocess", "NUFFTVisibilities", "AstraProjector", "Projector"}
 
 
