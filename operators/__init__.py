@@ -14,8 +14,10 @@ from scidiff.lazy import lazy_exports  # noqa: E402 - the check above must come 
 _EXPORTS: dict[str, str] = {
     "BlackBox": "scidiff.operators.black_box",
     "CartesianMRI": "scidiff.operators.mri",
+    "CodedDiffraction": "scidiff.operators.phase_retrieval",
     "Convolution": "scidiff.operators.convolution",
     "Downsampling": "scidiff.operators.downsampling",
+    "FourierMagnitude": "scidiff.operators.phase_retrieval",
     "Frozen": "scidiff.operators.black_box",
     "Helmholtz": "scidiff.operators.pde",
     "Identity": "scidiff.operators.identity",
