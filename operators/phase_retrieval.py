@@ -41,6 +41,8 @@ __all__ = ["CodedDiffraction", "FourierMagnitude"]
 class _Diffraction:
     """Masks, zeros, transform, modulus: what `FourierMagnitude` and `CodedDiffraction` share."""
 
+    fill: float = 0.0
+
     def __init__(
         self,
         shape: Sequence[int],
@@ -55,7 +57,7 @@ class _Diffraction:
         factors = [oversampling] * len(self.shape) if isinstance(oversampling, (int, float)) else list(oversampling)
         if len(factors) != len(self.shape) or not all(1 <= f < math.inf for f in factors):
             raise ValueError(
-                f"oversampling is a number of at least 1, or one for each of {len(self.shape)} sides; got {oversampling}."
+                f"oversampling is 1 or more, one number or one for each of {len(self.shape)} sides; got {oversampling}."
             )
         if power not in (1, 2):
             raise ValueError(f"power must be 1 (amplitude) or 2 (intensity), got {power}.")
@@ -71,6 +73,14 @@ class _Diffraction:
         assert self.masks is not None
         return self.masks.to(like.device, like.dtype.to_complex())
 
+    def _envelope(self, like: Tensor) -> Tensor:
+        """Transform of one pixel of width ``fill``: a product of sinc functions of the frequencies."""
+        total = torch.ones((), device=like.device, dtype=like.dtype.to_real())
+        for n in self.padded:
+            frequency = torch.fft.fftfreq(n, device=like.device, dtype=like.dtype.to_real())
+            total = total[..., None] * torch.sinc(self.fill * frequency)
+        return total
+
     def _check(self, x: Tensor) -> None:
         if x.ndim <= len(self.shape) or tuple(x.shape[-len(self.shape) :]) != self.shape:
             raise ValueError(f"expected fields (B, ..., {str(self.shape)[1:-1]}), got {tuple(x.shape)}.")
@@ -81,7 +91,8 @@ class _Diffraction:
         if self.masks is not None:
             x = x.unsqueeze(-len(self.shape) - 1) * self._masks(x)
         if x.is_complex() or self.padded[-1] < 2:
-            return torch.fft.fftn(x, s=self.padded, dim=self._dims, norm="ortho")
+            w = torch.fft.fftn(x, s=self.padded, dim=self._dims, norm="ortho")
+            return w if self.fill == 0 else w * self._envelope(x)
         half = torch.fft.rfftn(x, s=self.padded, dim=self._dims, norm="ortho")
         return torch.cat([half, self._mirror(half).conj()], -1)
 
@@ -95,6 +106,7 @@ class _Diffraction:
 
     def wave_adjoint(self, w: Tensor, real: bool = False) -> Tensor:
         r"""Adjoint of `wave`, :math:`\sum_k \bar m_k P^T F^{-1} w_k`; its real part for real fields."""
+        w = w if self.fill == 0 else w * self._envelope(w.real)
         back = torch.fft.ifftn(w, dim=self._dims, norm="ortho")[(..., *(slice(n) for n in self.shape))]
         if self.masks is not None:
             back = (back * self._masks(w).conj()).sum(-len(self.shape) - 1)
@@ -170,6 +182,8 @@ class CodedDiffraction(_Diffraction):
         oversampling: As in `FourierMagnitude`; with several masks 1 is enough.
         power: 1 for the amplitude, 2 for the intensity.
         background: :math:`b`, intensity without an object.
+        fill: Side :math:`l` of a pixel of the masks in units of their spacing, from 0 (points) to 1 (no gaps). Square
+            pixels dim the pattern by :math:`\mathrm{sinc}(l f_y)\,\mathrm{sinc}(l f_x)`, f in cycles per pixel.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -183,12 +197,16 @@ class CodedDiffraction(_Diffraction):
         oversampling: float | Sequence[float] = 1.0,
         power: Literal[1, 2] = 1,
         background: float = 0.0,
+        fill: float = 0.0,
     ) -> None:
+        if not 0 <= fill <= 1:
+            raise ValueError(f"fill is the side of a mask pixel over its spacing, from 0 to 1; got {fill}.")
         if masks.ndim < 2 or len(masks) < 1:
             raise ValueError(f"masks must be (K, *shape) with K >= 1, got {tuple(masks.shape)}; write mask[None].")
         if not bool(torch.isfinite(torch.view_as_real(masks) if masks.is_complex() else masks).all()):
             raise ValueError("masks hold NaN or infinite values.")
         super().__init__(masks.shape[1:], masks.detach(), oversampling, power, background)
+        self.fill = float(fill)
 
     def __repr__(self) -> str:
         return f"CodedDiffraction({len(self.masks)} masks, {self.shape}, power={self.power})"
@@ -203,6 +221,7 @@ class CodedDiffraction(_Diffraction):
         oversampling: float | Sequence[float] = 1.0,
         power: Literal[1, 2] = 1,
         background: float = 0.0,
+        fill: float = 0.0,
     ) -> CodedDiffraction:
         r"""With masks that shift the phase of every pixel at random, :math:`|m_k| = 1`.
 
@@ -211,11 +230,11 @@ class CodedDiffraction(_Diffraction):
             count: Number K of masks.
             generator: Source of the phases.
             levels: Number of equally spaced phases that a mask can take; None for any phase in [0, 2 pi).
-            oversampling, power, background: See the class.
+            oversampling, power, background, fill: See the class.
         """
         if count < 1 or (levels is not None and levels < 2):
             raise ValueError(f"expected at least 1 mask and 2 levels, got {count} and {levels}.")
         turns = torch.rand(count, *shape, generator=explicit(generator), dtype=torch.float64)
         if levels is not None:
             turns = (turns * levels).floor() / levels
-        return cls(torch.polar(torch.ones_like(turns), 2 * torch.pi * turns), oversampling, power, background)
+        return cls(torch.polar(torch.ones_like(turns), 2 * torch.pi * turns), oversampling, power, background, fill)

@@ -46,12 +46,21 @@ def test_coded_patterns_are_those_of_masked_fields(kind, generator) -> None:
         torch.testing.assert_close(got[:, :, k], by_sum(x * mask, (8, 12)), rtol=1e-12, atol=1e-13)
 
 
+def test_square_pixels_dim_the_pattern_as_a_finer_grid_says(generator) -> None:
+    """A field that is constant on squares of 64x64 fine pixels, against its transform on the fine grid."""
+    x, masks = field("real", generator, (1, 1, *SHAPE)), field("complex", generator, (1, *SHAPE))
+    got = CodedDiffraction(masks, power=2, fill=1.0)(x)
+    fine = torch.kron((x[0, 0] * masks[0]).contiguous(), torch.ones(64, 64).to(masks))
+    wave = torch.fft.fft2(fine)[(torch.fft.fftfreq(5) * 5).long() % 320][:, (torch.fft.fftfreq(8) * 8).long() % 512]
+    torch.testing.assert_close(got[0, 0, 0], wave.abs().square() / 64**4 / 40, rtol=2e-3, atol=1e-6)
+
+
 def operators(generator):
     masks = torch.polar(torch.ones(3, *SHAPE).double(), torch.randn(3, *SHAPE, generator=generator).double())
     for power in (1, 2):
         for background in (0.0, 0.2):
             yield FourierMagnitude(SHAPE, 1.7, power, background)
-            yield CodedDiffraction(masks, 1.25, power, background)
+            yield CodedDiffraction(masks, 1.25, power, background, fill=0.9 if power == 1 else 0.0)
 
 
 @pytest.mark.parametrize("kind", ["real", "complex"])
@@ -159,6 +168,7 @@ def test_single_precision_and_random_masks(generator) -> None:
         (lambda: CodedDiffraction(torch.ones(4)), r"\(K, \*shape\)"),
         (lambda: CodedDiffraction(torch.full((1, 4, 4), torch.nan)), "NaN"),
         (lambda: CodedDiffraction.random((4, 4), 0), "at least 1 mask"),
+        (lambda: CodedDiffraction.random((4, 4), 1, fill=2.0), "fill"),
         (lambda: FourierMagnitude((4, 6))(torch.ones(1, 1, 6, 4)), "expected fields"),
     ],
 )
