@@ -1,8 +1,8 @@
-"""How often is a field found from its Fourier modulus? Starts that succeed, for samplers and for alternating projections.
+"""How often is a field found from its Fourier modulus? Starts that succeed, for samplers and for projections in turn.
 
-Every method sees the same pattern of the same field. A start succeeds if its PSNR after alignment (sign, place, rotation
-by 180 degrees) is at least that of `scidiff.problems.phase_retrieval.SUCCESS`. The misfit is the relative difference of
-amplitudes, beside that of the truth.
+Every method sees the same pattern of the same field. A start succeeds if its PSNR after alignment (sign, place,
+rotation by 180 degrees) is at least that of `scidiff.problems.phase_retrieval.SUCCESS`. The misfit is the relative
+difference of amplitudes, beside that of the truth.
 
     python benchmarks/phase_retrieval.py --prior rings --source rings --starts 20
 """
@@ -63,11 +63,9 @@ def main() -> None:
         seconds = (time.perf_counter() - begin) / len(fields)
         each = problem.member_psnr(fields[:, None], truth)
         wrong = misfit(operator, fields, y)
-        print(
-            f"| {method} | {int((each >= SUCCESS).sum())} of {len(fields)} | {float(each.median()):.1f} | "
-            f"{float(each.max()):.1f} | {float(each[wrong.argmin()]):.1f} | {float(wrong.median()):.4f} | {seconds:.1f} |",
-            flush=True,
-        )
+        numbers = float(each.median()), float(each.max()), float(each[wrong.argmin()])
+        row = [method, f"{int((each >= SUCCESS).sum())} of {len(fields)}", *(f"{v:.1f}" for v in numbers)]
+        print("| " + " | ".join([*row, f"{float(wrong.median()):.4f}", f"{seconds:.1f}"]) + " |", flush=True)
 
 
 def draw(problem: PhaseRetrieval, observation, operator, y: Tensor, method: str, arguments) -> Tensor:
