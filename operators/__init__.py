@@ -25,10 +25,17 @@ _EXPORTS: dict[str, str] = {
     "LinearMap": "scidiff.operators.linear_map",
     "Mask": "scidiff.operators.mask",
     "Poisson": "scidiff.operators.pde",
+    "ReflectiveConvolution": "scidiff.operators.blur",
     "RealField": "scidiff.operators.real_field",
     "Subprocess": "scidiff.operators.black_box",
+    "ValidConvolution": "scidiff.operators.blur",
+    "ZeroConvolution": "scidiff.operators.blur",
+    "antialias": "scidiff.operators.antialias",
+    "blur": "scidiff.operators.blur",
+    "inpainting": "scidiff.operators.inpainting",
     "mri": "scidiff.operators.mri",
     "pde": "scidiff.operators.pde",
+    "psf": "scidiff.operators.psf",
 }
 __all__ = [*_EXPORTS]
 __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
