@@ -27,6 +27,7 @@ _EXPORTS: dict[str, str] = {
     "coil_maps": "scidiff.datasets.phantom",
     "head_phantom": "scidiff.datasets.phantom",
     "read_kspace": "scidiff.datasets.kspace",
+    "read_stack": "scidiff.datasets.tiff_stack",
     "read_volume": "scidiff.datasets.volumes",
     "simulate_kspace": "scidiff.datasets.phantom",
     "smooth_phase": "scidiff.datasets.phantom",

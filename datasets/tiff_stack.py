@@ -24,7 +24,17 @@ if TYPE_CHECKING:
 
 __all__ = ["read_stack"]
 
-_MICRONS = {"micron": 1.0, "um": 1.0, "µm": 1.0, "μm": 1.0, "micrometer": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "inch": 25400.0}
+_MICRONS = {
+    "micron": 1.0,
+    "um": 1.0,
+    "µm": 1.0,
+    "μm": 1.0,
+    "micrometer": 1.0,
+    "nm": 1e-3,
+    "mm": 1e3,
+    "cm": 1e4,
+    "inch": 25400.0,
+}
 
 
 def read_stack(path: str | os.PathLike[str], voxel: Sequence[float] | None = None) -> xr.DataArray:
@@ -72,7 +82,12 @@ def read_stack(path: str | os.PathLike[str], voxel: Sequence[float] | None = Non
         dim: (dim, np.arange(n, dtype=float) * step, {"units": units if units == "um" else "1"})
         for dim, n, step in zip("zyx", values.shape, size or (1.0, 1.0, 1.0), strict=True)
     }
-    attrs: dict[str, Any] = {"units": "count", "long_name": "camera counts", "source_file": path.name, "sha256": sha256(path)}
+    attrs: dict[str, Any] = {
+        "units": "count",
+        "long_name": "camera counts",
+        "source_file": path.name,
+        "sha256": sha256(path),
+    }
     if size is not None:
         attrs |= {"voxel_size": list(size), "voxel_size_units": "um"}
     return xr.DataArray(values, coords, ("z", "y", "x"), "stack", attrs)

@@ -12,6 +12,7 @@ if __name__ != "scidiff.operators":
 from scidiff.lazy import lazy_exports  # noqa: E402 - the check above must come first
 
 _EXPORTS: dict[str, str] = {
+    "Background": "scidiff.operators.widefield",
     "BlackBox": "scidiff.operators.black_box",
     "CartesianMRI": "scidiff.operators.mri",
     "CodedDiffraction": "scidiff.operators.phase_retrieval",
@@ -25,16 +26,19 @@ _EXPORTS: dict[str, str] = {
     "LinearMap": "scidiff.operators.linear_map",
     "Mask": "scidiff.operators.mask",
     "Poisson": "scidiff.operators.pde",
-    "ReflectiveConvolution": "scidiff.operators.blur",
     "RealField": "scidiff.operators.real_field",
+    "ReflectiveConvolution": "scidiff.operators.blur",
     "Subprocess": "scidiff.operators.black_box",
     "ValidConvolution": "scidiff.operators.blur",
+    "WidefieldBlur": "scidiff.operators.widefield",
     "ZeroConvolution": "scidiff.operators.blur",
     "antialias": "scidiff.operators.antialias",
     "blur": "scidiff.operators.blur",
+    "born_wolf": "scidiff.operators.psf_widefield",
     "inpainting": "scidiff.operators.inpainting",
     "mri": "scidiff.operators.mri",
     "pde": "scidiff.operators.pde",
+    "photon_transfer": "scidiff.operators.camera",
     "psf": "scidiff.operators.psf",
 }
 __all__ = [*_EXPORTS]

@@ -15,7 +15,9 @@ _EXPORTS: dict[str, str] = {
     "AcceleratedMRI": "scidiff.problems.mri",
     "Case": "scidiff.problems.base",
     "GaussianInpainting": "scidiff.problems.gaussian",
+    "PhaseRetrieval": "scidiff.problems.phase_retrieval",
     "Problem": "scidiff.problems.base",
+    "WidefieldDeconvolution": "scidiff.problems.widefield",
     "get": "scidiff.problems.registry",
     "names": "scidiff.problems.registry",
 }

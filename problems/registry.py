@@ -13,6 +13,8 @@ __all__ = ["get", "names"]
 _PROBLEMS = {
     "gaussian": ("scidiff.problems.gaussian", "GaussianInpainting"),
     "mri": ("scidiff.problems.mri", "AcceleratedMRI"),
+    "phase-retrieval": ("scidiff.problems.phase_retrieval", "PhaseRetrieval"),
+    "widefield": ("scidiff.problems.widefield", "WidefieldDeconvolution"),
 }
 
 
