@@ -99,15 +99,15 @@ class WidefieldDeconvolution(GridProblem):
         super().__init__(locals(), prior, None, seed)
         if noise not in ("poisson", "gaussian"):
             raise ValueError(f"noise must be 'poisson' or 'gaussian', got {noise!r}.")
-        margin = (margin,) * 3 if isinstance(margin, int) else tuple(margin)  # type: ignore[assignment]
-        if len(margin) != 3 or min(margin) < 0 or len(shape) != 3 or min(shape) < 4:
+        beyond = (margin,) * 3 if isinstance(margin, int) else tuple(int(m) for m in margin)
+        if len(beyond) != 3 or min(beyond) < 0 or len(shape) != 3 or min(shape) < 4:
             raise ValueError(f"margin holds three numbers >= 0, shape three >= 4; got {margin} and {shape}.")
         for label, value in (("gain", gain), ("photons", photons), ("iterations", iterations)):
             if value is not None and not value > 0:
                 raise ValueError(f"{label} must be positive, got {value}.")
         if not background >= 0:
             raise ValueError(f"background must not be negative, got {background}.")
-        self.psf, self.margin, self.gain, self.offset, self.background = psf, margin, gain, offset, float(background)
+        self.psf, self.margin, self.gain, self.offset, self.background = psf, beyond, gain, offset, float(background)
         self.voxel = None if voxel is None else tuple(float(magnitude(v, "micrometer", "voxel")) for v in voxel)
         self.wavelength, self.na, self.index = float(magnitude(wavelength, "micrometer", "wavelength")), na, index
         for key in ("voxel", "wavelength"):  # plain numbers, for the record

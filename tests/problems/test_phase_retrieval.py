@@ -121,7 +121,7 @@ def test_samplers_against_quadrature() -> None:
 
 
 def test_the_fine_simulation_converges_to_the_operator(generator) -> None:
-    """A smooth object inside the frame: what the detector sees of the fine grid is what the operator says of the truth."""
+    """A smooth object inside the frame: the detector sees of the fine grid what the operator says of the truth."""
     y, x = torch.meshgrid(*(torch.linspace(-1, 1, 2 * n).double() for n in (24, 32)), indexing="ij")
     fine = torch.exp(-8 * ((y - 0.1).square() + 1.5 * (x + 0.05).square())) * (1 + 0.5 * x)
     wave, truth = diffract(fine[None, None], (24, 32), 2.0)

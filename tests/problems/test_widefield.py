@@ -1,4 +1,4 @@
-"""Widefield deconvolution: baselines against their definitions, the exact linear posterior, cases and the real beads."""
+"""Widefield deconvolution: baselines by their definitions, the exact linear posterior, cases, the real beads."""
 
 import numpy as np
 import pytest
