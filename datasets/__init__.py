@@ -28,6 +28,7 @@ _EXPORTS: dict[str, str] = {
     "read_image": "scidiff.datasets.images",
     "read_kernel": "scidiff.datasets.blur_kernels",
     "read_kspace": "scidiff.datasets.kspace",
+    "read_stack": "scidiff.datasets.tiff_stack",
     "read_volume": "scidiff.datasets.volumes",
     "simulate_kspace": "scidiff.datasets.phantom",
     "smooth_phase": "scidiff.datasets.phantom",

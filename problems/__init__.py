@@ -20,6 +20,8 @@ _EXPORTS: dict[str, str] = {
     "Inpainting": "scidiff.problems.inpainting",
     "Problem": "scidiff.problems.base",
     "SuperResolution": "scidiff.problems.super_resolution",
+    "PhaseRetrieval": "scidiff.problems.phase_retrieval",
+    "WidefieldDeconvolution": "scidiff.problems.widefield",
     "get": "scidiff.problems.registry",
     "names": "scidiff.problems.registry",
 }

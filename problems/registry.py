@@ -16,6 +16,8 @@ _PROBLEMS = {
     "inpainting": ("scidiff.problems.inpainting", "Inpainting"),
     "mri": ("scidiff.problems.mri", "AcceleratedMRI"),
     "super-resolution": ("scidiff.problems.super_resolution", "SuperResolution"),
+    "phase-retrieval": ("scidiff.problems.phase_retrieval", "PhaseRetrieval"),
+    "widefield": ("scidiff.problems.widefield", "WidefieldDeconvolution"),
 }
 
 

@@ -25,6 +25,14 @@ def test_every_example_is_tested_here() -> None:
     tested = {"combine_instruments", "exact_posterior", "prior_samples", "reconstruct_mri", "which_sampler"}
     tested = {"deepinv_physics", "exact_posterior", "prior_samples", "reconstruct_mri", "which_sampler"}
     tested = {"deblur_photograph", "exact_posterior", "prior_samples", "reconstruct_mri", "which_sampler"}
+    tested = {
+        "exact_posterior",
+        "phase_retrieval",
+        "prior_samples",
+        "reconstruct_mri",
+        "which_sampler",
+        "widefield_beads",
+    }
     assert {path.stem for path in FOLDER.glob("*.py")} - {"__init__"} == tested
 
 
@@ -84,6 +92,24 @@ def test_prior_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         0.05 < samples.abs().square().mean().sqrt() < 2
     )  # intensities about 1, whatever the anatomy of so small a grid
     assert "8 network calls" in capsys.readouterr().out
+
+
+def test_phase_retrieval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shape = (16, 20)
+    cov = Stationary.power_law(shape, exponent=4.0, cutoff=1.0, variance=0.04, channels=1)
+    prior = GaussianPrior(torch.full((1, *shape), 0.5), cov)
+    counts = load("phase_retrieval").main(2, prior, "prior", shape, 40, tmp_path / "figure.png")
+    assert set(counts) == {"error reduction", "hybrid input-output", "DPS"}
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert "median misfit" in capsys.readouterr().out
+
+
+def test_widefield_beads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Simulated spheres here; the stack of a real bead is read where it is at hand, by tests/problems."""
+    example = load("widefield_beads")
+    ratio = example.main(tmp_path, (), (2, 2, 2), 2, 4, tmp_path / "figure.png", shape=(6, 10, 12))
+    assert ratio >= 1 and (tmp_path / "figure.png").stat().st_size > 10_000
+    assert "Richardson-Lucy" in capsys.readouterr().out
 
 
 def test_which_sampler(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
