@@ -15,8 +15,8 @@ _PROBLEMS = {
     "gaussian": ("scidiff.problems.gaussian", "GaussianInpainting"),
     "inpainting": ("scidiff.problems.inpainting", "Inpainting"),
     "mri": ("scidiff.problems.mri", "AcceleratedMRI"),
-    "super-resolution": ("scidiff.problems.super_resolution", "SuperResolution"),
     "phase-retrieval": ("scidiff.problems.phase_retrieval", "PhaseRetrieval"),
+    "super-resolution": ("scidiff.problems.super_resolution", "SuperResolution"),
     "widefield": ("scidiff.problems.widefield", "WidefieldDeconvolution"),
 }
 
