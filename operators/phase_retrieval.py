@@ -33,12 +33,13 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
+from scidiff.operators.algebra import Algebra
 from scidiff.rng import explicit
 
 __all__ = ["CodedDiffraction", "FourierMagnitude"]
 
 
-class _Diffraction:
+class _Diffraction(Algebra):
     """Masks, zeros, transform, modulus: what `FourierMagnitude` and `CodedDiffraction` share."""
 
     fill: float = 0.0

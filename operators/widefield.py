@@ -16,12 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scidiff.operators.algebra import Algebra
 from scidiff.operators.convolution import Convolution
 
 __all__ = ["Background", "WidefieldBlur"]
 
 
-class WidefieldBlur:
+class WidefieldBlur(Algebra):
     r"""Convolution of a field with margins, seen in the stack: the linear part of the model.
 
     Fields are (B, \*R, \*grid) with the sides of the stack plus twice the margin; measurements (B, \*R, \*shape).
@@ -88,7 +89,7 @@ class WidefieldBlur:
         return self._take(self._blur.adjoint(self._place(y, self.margin)), [0] * len(self.grid), self.grid)
 
 
-class Background:
+class Background(Algebra):
     r"""An operator plus light that is there without a field, :math:`A(x) + b`; affine, hence without adjoint.
 
     Arguments:

@@ -61,6 +61,10 @@ def even() -> torch.Tensor:
     return torch.outer(torch.tensor([1.0, -3.0, 1.0]), torch.tensor([1.0, 2.0, 5.0, 2.0, 1.0])).to(F64)
 
 
+def coded() -> Any:
+    return operators.CodedDiffraction(randn(3, *BLUR, dtype=C128), power=2)
+
+
 def mri(**options: Any) -> Any:
     return operators.CartesianMRI(randn(3, 6, 5, dtype=C128), seen(6, 5), **options)
 
@@ -143,6 +147,10 @@ CASES = [
     Case("blur of what is inside", lambda: operators.ValidConvolution(randn(3, 2), BLUR), (2, *BLUR), NO_SVD),
     Case("blur with zeros outside", lambda: operators.ZeroConvolution(randn(3, 2), BLUR), (2, *BLUR), NO_SVD),
     Case("blur with mirrors", lambda: operators.ReflectiveConvolution(even(), BLUR), (2, *BLUR), NO_PINV),
+    Case("widefield blur", lambda: operators.WidefieldBlur(randn(3, 2), (4, 5), 1), (2, 6, 7), NO_SVD),
+    Case("background", lambda: operators.Background(blur(), 0.3), BLUR, (*NONLINEAR, "pinv")),
+    Case("Fourier magnitude", lambda: operators.FourierMagnitude(BLUR, 1.5), (2, *BLUR), (*NONLINEAR, "pinv")),
+    Case("coded diffraction", coded, BLUR, (*NONLINEAR, "pinv"), {"complex_fields": True}),
     Case("parallel beam", lambda: parallel(1.0), (2, 5, 8), NO_SVD, lazy=lambda: {"same": in_other_units()}),
     Case("fan beam", fan, (1, 6, 4), NO_SVD),
     Case("transmission", lambda: operators.Transmission(9.0, randn(7).square(), parallel(0.1)), (1, 5, 8), TRANSMITS),
