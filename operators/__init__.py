@@ -25,6 +25,8 @@ _EXPORTS: dict[str, str] = {
     "Poisson": "scidiff.operators.pde",
     "RealField": "scidiff.operators.real_field",
     "Subprocess": "scidiff.operators.black_box",
+    "Visibilities": "scidiff.operators.interferometry",
+    "interferometry": "scidiff.operators.interferometry",
     "mri": "scidiff.operators.mri",
     "pde": "scidiff.operators.pde",
 }
