@@ -1,8 +1,8 @@
-"""Visibilities of radio interferometers: readers, editing, coverage of the plane of baselines."""
+"""Visibilities of radio interferometers: readers, averaging, flagging, systematic errors, tables of stations."""
 
-from scidiff.datasets.interferometry.coverage import EHT2017, Station, coverage, read_array
 from scidiff.datasets.interferometry.editing import add_systematic, average, flag, scans, stack
 from scidiff.datasets.interferometry.eht_csv import read_eht_csv
+from scidiff.datasets.interferometry.stations import EHT2017_SEFD, Station, read_array
 from scidiff.datasets.interferometry.uvfits import read_uvfits
 from scidiff.datasets.interferometry.visibilities import (
     make_visibilities,
@@ -12,11 +12,10 @@ from scidiff.datasets.interferometry.visibilities import (
 )
 
 __all__ = [
-    "EHT2017",
+    "EHT2017_SEFD",
     "Station",
     "add_systematic",
     "average",
-    "coverage",
     "flag",
     "make_visibilities",
     "read_array",

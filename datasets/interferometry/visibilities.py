@@ -81,9 +81,7 @@ def make_visibilities(columns: Mapping[str, Any], attrs: Mapping[str, Any], name
     found = {}
     for key, units in UNITS.items():
         values = np.asarray(columns[key])
-        values = values.astype(object if units is None else np.complex128 if key == "visibility" else float)
-        if key in ("t1", "t2", "band"):
-            values = values.astype(str).astype(object)
+        values = values.astype(str if units is None else complex if key == "visibility" else float)
         extra = {"long_name": LONG_NAMES[key]} | ({"units": units} if units else {})
         found[key] = (("row",), np.broadcast_to(values, (rows,)).copy() if not values.ndim else values, extra)
     return validate_visibilities(xr.Dataset(found, attrs=dict(attrs)), name)
@@ -166,5 +164,7 @@ def read_visibilities(path: str | os.PathLike[str]) -> xr.Dataset:
 
         with open_result(path) as stored:
             data = stored.load()
+        for key in {"t1", "t2", "band"} & set(data.data_vars):
+            data[key] = data[key].astype(str)
         return validate_visibilities(data, str(path))
     raise InputError(f"{path}: unknown kind of file '{path.suffix}'; expected .csv, .uvfits or .nc.")
