@@ -169,7 +169,8 @@ def _closed(
             for place, (i, j) in enumerate(inside.tolist()):
                 links[i, j], links[j, i] = (place, 1), (place, -1)
             candidates = list_all(sorted(set(inside.ravel().tolist())), links)
-            candidates.sort(key=lambda row: variance[members][list(row[0])].sum())  # stable
+            own = variance[members].tolist()
+            candidates.sort(key=lambda row: sum(own[k] for k in row[0]))  # stable  # noqa: B023
             known[key] = _independent(candidates, len(inside))
         for index, sign, names in known[key]:
             rows.append((members[list(index)], sign, names))
@@ -186,18 +187,18 @@ def _closed(
 
 def _independent(candidates: list[tuple], columns: int) -> list[tuple]:
     """The rows that are no combination of earlier ones, by elimination."""
-    kept: list[tuple] = []
-    pivots: list[int] = []
-    reduced = np.zeros((0, columns))
-    for row in candidates:
-        d = np.zeros(columns)
-        d[list(row[0])] = row[1]
-        d -= d[pivots] @ reduced  # rows of `reduced` are unit vectors at the pivots
-        pivot = int(np.abs(d).argmax())
-        if abs(d[pivot]) < 1e-9:
-            continue
-        d /= d[pivot]
-        reduced = np.vstack([reduced - reduced[:, pivot : pivot + 1] * d, d])
-        pivots.append(pivot)
-        kept.append(row)
-    return kept
+    if not candidates:
+        return []
+    rest = np.zeros((len(candidates), columns))
+    rest[np.arange(len(candidates))[:, None], [row[0] for row in candidates]] = [row[1] for row in candidates]
+    kept = []
+    while True:
+        left = np.abs(rest).max(1) > 1e-9
+        first = int(left.argmax())
+        if not left[first]:
+            return kept
+        kept.append(candidates[first])
+        row = rest[first].copy()
+        pivot = int(np.abs(row).argmax())
+        rest -= np.outer(rest[:, pivot] / row[pivot], row)
+        rest[first] = 0
