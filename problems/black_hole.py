@@ -45,6 +45,7 @@ __all__ = ["BlackHoleImaging"]
 SOURCES = ("rings", "crescent", "ring", "disc", "double")
 PRODUCTS = ("closures", "visibilities")
 TRIVIAL_LIMIT = 2.5
+RML_WIDTH = 50.0  # microarcseconds, of the Gaussian towards which that baseline's entropy pulls
 
 
 class BlackHoleImaging:
@@ -244,6 +245,26 @@ class BlackHoleImaging:
                         "larger than stated; raise `systematic`."
                     )
         return {**found, "warnings": notes}
+
+    def baselines(self, observation: xr.Dataset) -> dict[str, xr.DataArray]:
+        """Classical images without a learned prior.
+
+        ``rml``: regularised maximum likelihood of the same data products (`scidiff.problems.rml`). ``dirty``: the
+        measured visibilities transformed back, Jy per beam; it presumes calibrated phases.
+        """
+        from scidiff.operators.interferometry import Visibilities
+        from scidiff.operators.interferometry.images import dirty_image
+        from scidiff.problems.rml import regularised_maximum_likelihood
+
+        pixel = microarcseconds(self.pixel)
+        image = regularised_maximum_likelihood(
+            self.likelihoods(observation), self.shape, pixel, self.flux, microarcseconds(RML_WIDTH)
+        )
+        data = visibility_data(observation)
+        dirty = dirty_image(Visibilities(data.uv, self.shape, pixel), data.vis[None], data.sigma.double() ** -2)
+        found = {"rml": self._image(image[0, 0].numpy().astype(np.float32))}
+        found["dirty"] = self._image(dirty[0, 0].numpy().astype(np.float32)).assign_attrs(units="Jy/beam")
+        return found
 
     def members(self, result: Ensemble | xr.Dataset, observation: xr.Dataset | None = None) -> xr.Dataset:
         """Misfit per data product and measured ring of every member, see `scidiff.problems.black_hole_scores`."""

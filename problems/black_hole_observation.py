@@ -41,7 +41,16 @@ from scidiff.operators.interferometry.likelihoods import VisibilityData
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Editing", "coverage", "microarcseconds", "observed", "prepare", "read", "trivial_closures", "visibility_data"]
+__all__ = [
+    "Editing",
+    "coverage",
+    "microarcseconds",
+    "observed",
+    "prepare",
+    "read",
+    "trivial_closures",
+    "visibility_data",
+]
 
 FINER = 4
 MICROARCSECOND = np.pi / 180 / 3600e6
@@ -88,7 +97,9 @@ def prepare(data: xr.Dataset, editing: Editing) -> xr.Dataset:
     if editing.seconds is None or editing.seconds > 0:
         data = average(data, editing.seconds)
     data = add_systematic(data, editing.systematic)
-    trivial = dict(zip(("trivial_phase_chi2", "trivial_amplitude_chi2", "trivial_closures"), trivial_closures(data), strict=True))
+    trivial = dict(
+        zip(("trivial_phase_chi2", "trivial_amplitude_chi2", "trivial_closures"), trivial_closures(data), strict=True)
+    )
     data = flag(data, editing.stations, shortest=editing.shortest)
     return data.assign_attrs(prepared=1, **trivial)
 

@@ -49,8 +49,10 @@ def black_hole_figure(problem: Any, result: xr.Dataset) -> Figure:
     pictures.append((f"Mean of {len(members)} aligned members", mean, "afmhot"))
     if len(members) > 1:
         pictures.append(("Spread (standard deviation)", members.std(0, ddof=1), "magma"))
-    pictures += [("One member", members[0], "afmhot")]
-    for k in range(min(3, len(members))):
+    pictures.append(("One member", members[0], "afmhot"))
+    for k in range(max(1, 5 - len(pictures))):
+        if k == len(members):
+            break
         pictures.append((f"Member {k}, {BEAM:g} µas beam", blurred(members[k], problem.pixel), "afmhot"))
     columns = 4
     rows = -(-(len(pictures) + 3) // columns)

@@ -63,7 +63,9 @@ def align(images: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.nda
         peak = np.unravel_index(int(cross.argmax()), size)
         place = []
         for axis, k in enumerate(peak):
-            low, mid, high = (cross[tuple((k + d) % size[axis] if a == axis else p for a, p in enumerate(peak))] for d in (-1, 0, 1))
+            low, mid, high = (
+                cross[tuple((k + d) % size[axis] if a == axis else p for a, p in enumerate(peak))] for d in (-1, 0, 1)
+            )
             bend = low - 2 * mid + high
             fine = k + (0.5 * (low - high) / bend if bend < 0 else 0.0)
             place.append(-(fine - size[axis] if fine > size[axis] / 2 else fine))
@@ -124,7 +126,9 @@ def summary(table: xr.Dataset) -> dict[str, float]:
     if "kept" in table:
         scores["kept"] = float(table["kept"].sum())
         scores["out_of_prior"] = float(bool(verdict(table)))
-    good = table["kept"].values if "kept" in table and bool(table["kept"].any()) else np.ones(table.sizes["member"], bool)
+    good = (
+        table["kept"].values if "kept" in table and bool(table["kept"].any()) else np.ones(table.sizes["member"], bool)
+    )
     scores["ring_share"] = float(table["is_ring"].values[good].mean())
     rings = good & table["is_ring"].values
     for name in ("diameter", "width"):

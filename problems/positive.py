@@ -89,4 +89,6 @@ def generic_sky(
     log = log - torch.logsumexp(log.flatten(), 0) - deviation**2 / 2
     law = GaussianPrior(log[None], Stationary.power_law((height, width), exponent, cutoff, deviation**2, channels=1))
     settings = {"size": size, "deviation": deviation, "exponent": exponent, "cutoff": cutoff, "fov": fov}
-    return TransformedPrior(law, Log(), {"name": "generic", "law": "log-normal, see scidiff.problems.positive", **settings})
+    return TransformedPrior(
+        law, Log(), {"name": "generic", "law": "log-normal, see scidiff.problems.positive", **settings}
+    )

@@ -83,28 +83,29 @@ def measure_ring(
     height, width = image.shape
     middle = (height - 1) / 2, (width - 1) / 2
     angles = np.arange(rays) * 2 * np.pi / rays
-    radii = np.arange(0.0, 1.6 * largest, pixel / 4)
-    inside = (radii >= smallest) & (radii <= largest)
-    ends = np.flatnonzero(inside)[[0, -1]]
+    radii = np.arange(0.0, 1.6 * largest, min(pixel, 2.5) / 4)
 
-    def profiles(smooth: np.ndarray, north: float, east: float) -> np.ndarray:
-        rows = middle[0] - (north + np.outer(np.cos(angles), radii)) / pixel
-        columns = middle[1] - (east + np.outer(np.sin(angles), radii)) / pixel
+    def profiles(smooth: np.ndarray, north: float, east: float, every: int) -> np.ndarray:
+        towards = angles[::every]
+        rows = middle[0] - (north + np.outer(np.cos(towards), radii[::every])) / pixel
+        columns = middle[1] - (east + np.outer(np.sin(towards), radii[::every])) / pixel
         return map_coordinates(smooth, [rows, columns], order=3, mode="constant", prefilter=False)
 
-    def peaks(smooth: np.ndarray, north: float, east: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        rows = profiles(smooth, north, east)
+    def peaks(smooth: np.ndarray, centre: np.ndarray, every: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows, r = profiles(smooth, *centre, every), radii[::every]
+        inside = (r >= smallest) & (r <= largest)
+        ends = np.flatnonzero(inside)[[0, -1]]
         k = np.where(inside, rows, -np.inf).argmax(1)
         none = (k == ends[0]) | (k == ends[1])  # it rises towards an end of the range
-        low, mid, high = (rows[np.arange(rays), k + d] for d in (-1, 0, 1))
+        low, mid, high = (rows[np.arange(len(rows)), k + d] for d in (-1, 0, 1))
         bend = low - 2 * mid + high
         shift = np.where(bend < 0, 0.5 * (low - high) / np.where(bend < 0, bend, 1), 0)
-        return radii[k] + np.clip(shift, -1, 1) * pixel / 4, mid, none
+        return r[k] + np.clip(shift, -1, 1) * (r[1] - r[0]), mid, none
 
-    def scatter(centre: np.ndarray, smooth: np.ndarray) -> float:
+    def scatter(centre: np.ndarray, smooth: np.ndarray, every: int = 1) -> float:
         if np.hypot(*(centre - start)) > largest / 2:
             return 2.0
-        r, top, none = peaks(smooth, *centre)
+        r, top, none = peaks(smooth, centre, every)
         weight = np.clip(top, 0, None) + 1e-12 * image.max()
         mean = np.average(r, weights=weight)
         return float(np.sqrt(np.average(np.where(none, mean, r - mean) ** 2, weights=weight)) / mean)
@@ -115,16 +116,18 @@ def measure_ring(
     start = np.array([(flux.sum(1) @ north), (flux.sum(0) @ east)]) * pixel / flux.sum()
     coarse = spline_filter(gaussian_filter(image, 1.5, mode="constant"), order=3)
     offsets = np.linspace(-largest / 2, largest / 2, 13)
-    best = min((start + np.array([dy, dx]) for dy in offsets for dx in offsets), key=lambda c: scatter(c, coarse))
+    places = [start + np.array([dy, dx]) for dy in offsets for dx in offsets]
+    places.sort(key=lambda c: scatter(c, coarse, 3))
     sharp = spline_filter(image, order=3)
+    best = min(places[:8], key=lambda c: scatter(c, sharp))
     found = minimize(
         scatter, best, (sharp,), method="Nelder-Mead",
         options={"initial_simplex": best + pixel * np.array([[0, 0], [1.5, 0], [0, 1.5]]), "xatol": 1e-3, "fatol": 1e-6},
     ).x  # fmt: skip
-    r, top, _ = peaks(sharp, *found)
+    r, top, _ = peaks(sharp, found, 1)
     weight = np.clip(top, 0, None) + 1e-12 * image.max()
     mean = float(np.average(r, weights=weight))
-    rows = profiles(sharp, *found)
+    rows = profiles(sharp, *found, 1)
     base = float(rows[:, 0].mean())
     harmonic = (top * np.exp(1j * angles)).sum() / top.sum()
     return RingShape(

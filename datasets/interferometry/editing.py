@@ -71,9 +71,7 @@ def average(data: xr.Dataset, seconds: float | None = None, gap: float = 60.0) -
     bins = np.unique(np.stack([scan, step], 1), axis=0, return_inverse=True)[1].ravel()
     pairs = np.array([f"{a} {b}" for a, b in zip(data["t1"].values, data["t2"].values, strict=True)])
     _, baseline = np.unique(pairs, return_inverse=True)
-    key, start, group = np.unique(
-        np.stack([bins, baseline], 1), axis=0, return_index=True, return_inverse=True
-    )
+    key, start, group = np.unique(np.stack([bins, baseline], 1), axis=0, return_index=True, return_inverse=True)
     group = group.ravel()
     weight = 1 / np.asarray(data["sigma"].values, float) ** 2
     total = np.bincount(group, weight)
@@ -120,7 +118,9 @@ def flag(
     known = set(t1) | set(t2)
     named = {*stations, *(s for pair in baselines for s in pair)}
     if named - known:
-        raise InputError(f"there is no station '{min(named - known)}' in the data; stations are {', '.join(sorted(known))}.")
+        raise InputError(
+            f"there is no station '{min(named - known)}' in the data; stations are {', '.join(sorted(known))}."
+        )
     length = np.hypot(data["u"].values, data["v"].values)
     keep = ~(np.isin(t1, list(stations)) | np.isin(t2, list(stations)))
     for a, b in baselines:
@@ -175,7 +175,9 @@ def stack(*parts: xr.Dataset) -> xr.Dataset:
         own = set(zip(part["mjd"].values.tolist(), part["frequency"].values.tolist(), strict=True))
         if seen & own:
             mjd, frequency = min(seen & own)
-            raise InputError(f"part {number}: MJD {mjd:g} at {frequency / 1e9:g} GHz is there already; the data repeat.")
+            raise InputError(
+                f"part {number}: MJD {mjd:g} at {frequency / 1e9:g} GHz is there already; the data repeat."
+            )
         seen |= own
     joined = {}
     for name in UNITS:

@@ -53,7 +53,9 @@ def read_eht_csv(path: str | os.PathLike[str]) -> xr.Dataset:
     facts = dict(re.findall(r"(SRC|DATE\(MJD\)|FREQ):([^,]+)", header[0] if header else ""))
     for key in ("SRC", "DATE(MJD)", "FREQ"):
         if key not in facts:
-            raise InputError(f"{path}: the first line must state '{key}:', as in '#SRC:M87,DATE(MJD):57854,FREQ:227GHz'.")
+            raise InputError(
+                f"{path}: the first line must state '{key}:', as in '#SRC:M87,DATE(MJD):57854,FREQ:227GHz'."
+            )
     names = [name.partition("(")[0].strip() for name in header[-1].split(",")]
     missing = [name for name in COLUMNS if name not in names]
     if missing or len(header) < 2:
@@ -78,7 +80,9 @@ def read_eht_csv(path: str | os.PathLike[str]) -> xr.Dataset:
                 "file truncated?"
             )
         for name in COLUMNS:
-            columns[name].append(cells[places[name]] if name in ("T1", "T2") else _number(cells, places, name, path, number))
+            columns[name].append(
+                cells[places[name]] if name in ("T1", "T2") else _number(cells, places, name, path, number)
+            )
         if columns["Isigma"][-1] <= 0:
             raise InputError(f"{path}: line {number}: 'Isigma' must be positive, found {columns['Isigma'][-1]:g} Jy.")
     phase = np.deg2rad(np.asarray(columns["Iphase"], float))

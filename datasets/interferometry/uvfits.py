@@ -60,7 +60,9 @@ def read_uvfits(path: str | os.PathLike[str]) -> xr.Dataset:
         except InputError:
             raise
         except (OSError, TypeError, ValueError, IndexError) as error:
-            raise InputError(f"{path}: not a whole UVFITS file, the data of the groups cannot be read ({error}).") from error
+            raise InputError(
+                f"{path}: not a whole UVFITS file, the data of the groups cannot be read ({error})."
+            ) from error
 
 
 def _read(hdus: Any, path: Path) -> xr.Dataset:
@@ -68,15 +70,21 @@ def _read(hdus: Any, path: Path) -> xr.Dataset:
 
     header, first = hdus[0].header, hdus[0]
     if not header.get("GROUPS") or not hasattr(first.data, "parnames"):
-        raise InputError(f"{path}: no random groups ('GROUPS' is not T): this is a FITS file, but not UVFITS visibilities.")
+        raise InputError(
+            f"{path}: no random groups ('GROUPS' is not T): this is a FITS file, but not UVFITS visibilities."
+        )
     size = int(first.fileinfo()["datLoc"]) + abs(header["BITPIX"]) // 8 * header["GCOUNT"] * (
         header["PCOUNT"] + int(np.prod([header[f"NAXIS{k}"] for k in range(2, header["NAXIS"] + 1)]))
     )
     if path.stat().st_size < size:
-        raise InputError(f"{path}: truncated: the groups of 'GCOUNT' end at byte {size}, the file at {path.stat().st_size}.")
+        raise InputError(
+            f"{path}: truncated: the groups of 'GCOUNT' end at byte {size}, the file at {path.stat().st_size}."
+        )
     names = {hdu.name for hdu in hdus}
     if "AIPS AN" not in names:
-        raise InputError(f"{path}: no antenna table 'AIPS AN' (found {', '.join(sorted(names))}); stations are unknown.")
+        raise InputError(
+            f"{path}: no antenna table 'AIPS AN' (found {', '.join(sorted(names))}); stations are unknown."
+        )
     antennas = hdus["AIPS AN"].data
     stations = {int(r["NOSTA"]): str(r["ANNAME"]).strip() for r in antennas}
     group = first.data

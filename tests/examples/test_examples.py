@@ -22,8 +22,17 @@ def load(name: str) -> ModuleType:
 
 
 def test_every_example_is_tested_here() -> None:
-    tested = {"exact_posterior", "prior_samples", "reconstruct_mri", "which_sampler"}
+    tested = {"black_hole", "exact_posterior", "prior_samples", "reconstruct_mri", "which_sampler"}
     assert {path.stem for path in FOLDER.glob("*.py")} - {"__init__"} == tested
+
+
+def test_black_hole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = load("black_hole").main(
+        None, "generic", 2, 12, 4, tmp_path / "figure.png", shape=(28, 32), fov=128.0, systematic=0.03
+    )
+    assert scores["ncc_blurred"] > 0.8
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert "chi2 phases" in capsys.readouterr().out
 
 
 def test_exact_posterior(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

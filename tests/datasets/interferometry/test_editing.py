@@ -89,7 +89,9 @@ def test_systematic_errors_add_in_squares() -> None:
 def test_flags() -> None:
     data = visibilities()
     assert set(flag(data, stations=["PV"])["t2"].values) == {"LM"}
-    assert set(flag(data, baselines=[("PV", "AA")])["t1"].values + flag(data, baselines=[("PV", "AA")])["t2"].values) == {
+    assert set(
+        flag(data, baselines=[("PV", "AA")])["t1"].values + flag(data, baselines=[("PV", "AA")])["t2"].values
+    ) == {
         "AALM",
         "LMPV",
     }

@@ -41,7 +41,10 @@ def test_a_table_is_read_as_it_says(table: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.replace(",Isigma(Jy)", "").replace(",0.00400000", "").replace(",0.00500000", ""), "column 'Isigma'"),
+        (
+            lambda t: t.replace(",Isigma(Jy)", "").replace(",0.00400000", "").replace(",0.00500000", ""),
+            "column 'Isigma'",
+        ),
         (lambda t: t[:-30], "line 4 has 6 of 8 columns.*truncated"),
         (lambda t: t[:-5], "line 4 has 8 of 8 columns.*truncated"),
         (lambda t: t.replace(",0.00500000", ",-0.00500000"), "line 4: 'Isigma' must be positive, found -0.005"),
@@ -88,7 +91,9 @@ def test_written_visibilities_come_back(table: Path, tmp_path: Path) -> None:
 
 def test_tables_of_stations(tmp_path: Path) -> None:
     path = tmp_path / "array.txt"
-    path.write_text("#NAME X Y Z SEFD\nPV 5088967.9 -301681.6 3825015.8 1400 1400\nAA 2225061.2 -5440057.4 -2481681.1 90\n")
+    path.write_text(
+        "#NAME X Y Z SEFD\nPV 5088967.9 -301681.6 3825015.8 1400 1400\nAA 2225061.2 -5440057.4 -2481681.1 90\n"
+    )
     first, second = read_array(path)
     assert (first.name, first.sefd, second.xyz) == ("PV", 1400.0, (2225061.2, -5440057.4, -2481681.1))
     path.write_text("PV 5088967.9 -301681.6 south 1400\n")
