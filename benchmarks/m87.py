@@ -66,7 +66,8 @@ def row(label: str, problem, observation, sampler, members: int, seed: int) -> s
         np.angle(np.exp(1j * np.deg2rad(rings["angle"].values)).mean(), deg=True) if rings.sizes["member"] else np.nan
     )
     return (
-        f"{label:16s} {numbers['closure_phases']:4d} {numbers['log_closure_amplitudes']:4d} {good.sum():2d}/{members:<2d}"
+        f"{label:16s} {numbers['closure_phases']:4d} {numbers['log_closure_amplitudes']:4d}"
+        f" {good.sum():2d}/{members:<2d}"
         f" {misfit('closure_phase'):>18s} {misfit('log_closure_amplitude'):>18s} {float(part['flux'].mean()):5.2f}"
         f" {float(part['is_ring'].mean()):5.2f} {spread('diameter'):>13s} {spread('width'):>12s} {turn % 360:6.0f}"
         f" {seconds:8.1f}" + ("" if good.any() else "   no member kept: numbers of all")
@@ -90,7 +91,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     print(
-        f"prior {options.prior}, {options.members} members, mmps {options.steps} steps of {options.iterations}, seed {options.seed}"
+        f"prior {options.prior}, {options.members} members, seed {options.seed}, one thread,"
+        f" mmps {options.steps} steps of {options.iterations} iterations"
     )
     print(HEAD, flush=True)
     table = methods(options.steps, options.iterations)

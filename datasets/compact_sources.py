@@ -142,7 +142,8 @@ class CompactSources(Simulator):
         self.transform = make_transform(**transform) if transform else None
         g = Generator().manual_seed(0)
         fields = torch.stack([self._field(g) for _ in range(256)])
-        self.loc, self.scale = float(fields.mean()), float(fields.std())
+        self._mean, self._deviation = float(fields.mean()), float(fields.std())
+        self.loc, self.scale = self._mean, self._deviation
 
     def _field(self, generator: Generator) -> Tensor:
         kind = self.kinds[int(torch.randint(len(self.kinds), (), generator=generator))]
@@ -153,7 +154,7 @@ class CompactSources(Simulator):
         """One image (1, H, W) in units of ``u``."""
         if tuple(crop) != self.shape:
             raise InputError(f"sources are whole images of data.shape = {self.shape}, training.crops asks for {crop}.")
-        return ((self._field(generator)[None] - self.loc) / self.scale).float()
+        return ((self._field(generator)[None] - self._mean) / self._deviation).float()
 
     @property
     def card(self) -> dict[str, Any]:

@@ -46,12 +46,14 @@ def main(
         row = table.isel(member=m)
         print(
             f"{m:6d} {float(row['chi2_closure_phase']):12.2f} {float(row['chi2_log_closure_amplitude']):16.2f}"
-            f" {'yes' if row['kept'] else 'no':>5s} {'yes' if row['is_ring'] else 'no':>5s} {float(row['diameter']):9.1f}"
+            f" {'yes' if row['kept'] else 'no':>5s} {'yes' if row['is_ring'] else 'no':>5s}"
+            f" {float(row['diameter']):9.1f}"
         )
     scores = {name: float(value) for name, value in problem.evaluate(result, truth).items()}
     print(
         f"kept {scores['kept']:.0f} of {members}; ring of {scores['ring_diameter']:.1f} "
-        f"+- {scores['ring_diameter_spread']:.1f} microarcseconds (M87*, published: 42 +- 3); the picture is in {output}"
+        f"+- {scores['ring_diameter_spread']:.1f} microarcseconds (M87*, published: 42 +- 3); "
+        f"the picture is in {output}"
     )
     return scores
 

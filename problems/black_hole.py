@@ -3,8 +3,8 @@ r"""An image of a compact source, such as the surroundings of a black hole, from
 .. math:: V_{ij} = g_i g_j^* \int I(x, y)\, e^{2 \pi i (u_{ij} x + v_{ij} y)}\, dx\, dy + n
 
 Phases and amplitudes of the station gains :math:`g` are not known at millimetre wavelengths. What no gain can change is
-used: closure phases and log closure amplitudes (`scidiff.operators.interferometry`), and a total flux, which closures do
-not see. Nor do they see where on the sky the source is, so images are aligned before they are compared or averaged.
+used: closure phases and log closure amplitudes (`scidiff.operators.interferometry`), and a total flux, which closures
+do not see. Nor do they see where on the sky the source is: images are aligned before they are compared or averaged.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ class BlackHoleImaging:
 
     Arguments:
         prior: A prior of positive images (1, H, W) with a flux of one jansky: the name of a bundled one, a
-            ``.safetensors`` file, any prior, or ``"generic"`` (`scidiff.problems.positive`), which knows no rings.
+            ``.safetensors`` file, any prior, or ``"generic"``, which knows no rings (`scidiff.problems.positive`).
         shape: Height and width of the image in pixels; that of the prior.
         fov: Field of view along the longer side, microarcseconds; that of the prior.
         flux: Total flux of the compact source, Jy. The default is that of M87* in April 2017 as in the reference.
         flux_std: Its standard deviation, Jy.
         products: ``"closures"``, or ``"visibilities"`` for data whose gains are calibrated.
         average: Length of coherent averages in seconds; None averages whole scans, 0 keeps the rows as they are.
-        systematic: Systematic error of the visibilities as a fraction of their amplitude. For M87* in 2017 at most 0.02;
-            with the default, closures that no source can change have the scatter they should (`check`).
+        systematic: Systematic error of the visibilities as a fraction of their amplitude, for M87* in 2017 at most
+            0.02; with the default, closures that no source can change have the scatter they should (`check`).
         shortest: Shortest baseline that is used, wavelengths. Stations at one place also see the jet, which is larger
             than the image.
         snr: Visibilities of less signal to noise enter no closure.

@@ -119,7 +119,7 @@ def _diameters(axis: Axes, table: xr.Dataset, good: np.ndarray, source: str) -> 
     values = table["diameter"].values[rings]
     title = "No member kept is a ring"
     if len(values):
-        axis.hist(values, bins=np.arange(20, 72, 2), color=LINE, alpha=0.7)
+        axis.hist(values, bins=list(range(20, 72, 2)), color=LINE, alpha=0.7)
         spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
         title = f"Ring diameter {values.mean():.1f}{spread} µas"
     if source.startswith("M87"):

@@ -85,14 +85,14 @@ def measure_ring(
     angles = np.arange(rays) * 2 * np.pi / rays
     radii = np.arange(0.0, 1.6 * largest, min(pixel, 2.5) / 4)
 
-    def profiles(smooth: np.ndarray, north: float, east: float, every: int) -> np.ndarray:
+    def profiles(smooth: np.ndarray, centre: np.ndarray, every: int) -> np.ndarray:
         towards = angles[::every]
-        rows = middle[0] - (north + np.outer(np.cos(towards), radii[::every])) / pixel
-        columns = middle[1] - (east + np.outer(np.sin(towards), radii[::every])) / pixel
+        rows = middle[0] - (centre[0] + np.outer(np.cos(towards), radii[::every])) / pixel
+        columns = middle[1] - (centre[1] + np.outer(np.sin(towards), radii[::every])) / pixel
         return map_coordinates(smooth, [rows, columns], order=3, mode="constant", prefilter=False)
 
     def peaks(smooth: np.ndarray, centre: np.ndarray, every: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        rows, r = profiles(smooth, *centre, every), radii[::every]
+        rows, r = profiles(smooth, centre, every), radii[::every]
         inside = (r >= smallest) & (r <= largest)
         ends = np.flatnonzero(inside)[[0, -1]]
         k = np.where(inside, rows, -np.inf).argmax(1)
@@ -120,14 +120,15 @@ def measure_ring(
     places.sort(key=lambda c: scatter(c, coarse, 3))
     sharp = spline_filter(image, order=3)
     best = min(places[:8], key=lambda c: scatter(c, sharp))
+    corners = best + pixel * np.array([[0, 0], [1.5, 0], [0, 1.5]])
     found = minimize(
         scatter, best, (sharp,), method="Nelder-Mead",
-        options={"initial_simplex": best + pixel * np.array([[0, 0], [1.5, 0], [0, 1.5]]), "xatol": 1e-3, "fatol": 1e-6},
+        options={"initial_simplex": corners, "xatol": 1e-3, "fatol": 1e-6},
     ).x  # fmt: skip
     r, top, _ = peaks(sharp, found, 1)
     weight = np.clip(top, 0, None) + 1e-12 * image.max()
     mean = float(np.average(r, weights=weight))
-    rows = profiles(sharp, *found, 1)
+    rows = profiles(sharp, found, 1)
     base = float(rows[:, 0].mean())
     harmonic = (top * np.exp(1j * angles)).sum() / top.sum()
     return RingShape(

@@ -81,7 +81,7 @@ def average(data: xr.Dataset, seconds: float | None = None, gap: float = 60.0) -
 
     vis = data["visibility"].values
     times = np.bincount(bins, time) / np.bincount(bins)
-    new = {"visibility": mean(vis.real) + 1j * mean(vis.imag), "sigma": total**-0.5, "time": times[key[:, 0]]}
+    new = {"visibility": mean(np.real(vis)) + 1j * mean(np.imag(vis)), "sigma": total**-0.5, "time": times[key[:, 0]]}
     new |= {name: mean(data[name].values) for name in ("u", "v")}
     averaged = data.isel(row=start)
     for name, values in new.items():

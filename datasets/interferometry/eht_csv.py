@@ -60,8 +60,8 @@ def read_eht_csv(path: str | os.PathLike[str]) -> xr.Dataset:
     missing = [name for name in COLUMNS if name not in names]
     if missing or len(header) < 2:
         raise InputError(
-            f"{path}: there is no column '{missing[0] if missing else COLUMNS[0]}'; expected {', '.join(COLUMNS)}, found "
-            f"{', '.join(names)}."
+            f"{path}: there is no column '{missing[0] if missing else COLUMNS[0]}'; expected "
+            f"{', '.join(COLUMNS)}, found {', '.join(names)}."
         )
     frequency = _frequency(facts["FREQ"], path)
     try:
@@ -76,8 +76,8 @@ def read_eht_csv(path: str | os.PathLike[str]) -> xr.Dataset:
         cells = line.split(",")
         if len(cells) != len(names) or (number == len(lines) and not text.endswith("\n")):
             raise InputError(
-                f"{path}: line {number} has {len(cells)} of {len(names)} columns; 'Isigma' is missing or cut off. Is the "
-                "file truncated?"
+                f"{path}: line {number} has {len(cells)} of {len(names)} columns; 'Isigma' is missing or cut off. Is "
+                "the file truncated?"
             )
         for name in COLUMNS:
             columns[name].append(

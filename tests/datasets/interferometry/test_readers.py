@@ -217,7 +217,7 @@ def test_noise_gives_the_sensitivities_we_state(m87: Path) -> None:
 
     data = read_visibilities(m87 / "SR1_M87_2017_101_lo.csv")
     names = list(EHT2017_SEFD)
-    design = np.array([[(n == a) + (n == b) for n in names] for a, b in zip(data["t1"].values, data["t2"].values)]) / 2
+    design = np.array([(data["t1"] == n).astype(int) + (data["t2"] == n).astype(int) for n in names]).T / 2
     logs = np.log(data["sigma"].values * 0.88 * np.sqrt(2 * 1.856e9 * 10))
     found = np.exp(np.linalg.lstsq(design, logs, rcond=None)[0])
     np.testing.assert_allclose(found, list(EHT2017_SEFD.values()), rtol=0.02)
