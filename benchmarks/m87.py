@@ -100,9 +100,9 @@ def main() -> None:
         if options.sources:
             for kind in options.sources:
                 array = options.data / "SR1_M87_2017_101_lo.csv"
-                problem = problems.get(
-                    "black-hole", prior=options.prior, source=kind, array=str(array) if array.is_file() else "eht2017"
-                )
+                where = str(array) if array.is_file() else "eht2017"
+                settings = {"prior": options.prior, "source": kind, "array": where}
+                problem = problems.get("black-hole", systematic=0.0, **settings)  # simulated data have no such errors
                 case = problem.case(0)
                 print(
                     row(f"{name} {kind}", problem, case.observation, table[name], options.members, options.seed),

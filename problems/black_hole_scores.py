@@ -114,9 +114,9 @@ def verdict(table: xr.Dataset) -> list[str]:
         return []
     medians = ", ".join(f"{name.replace('_', ' ')}s {float(table[f'chi2_{name}'].median()):.2f}" for name in names)
     return [
-        f"{missed} of {len(worst)} members have a misfit above {CHI2_LIMITS[1]} (median chi2: {medians}): the prior cannot "
-        "explain the data (is the source outside of it?), the errors are larger than stated, or the sampler needs more "
-        "steps."
+        f"{missed} of {len(worst)} members have a misfit above {CHI2_LIMITS[1]} (median chi2: {medians}): the prior "
+        "cannot explain the data (is the source outside of it?), the errors are larger than stated, or the sampler "
+        "needs more steps."
     ]
 
 

@@ -28,7 +28,7 @@ def test_every_example_is_tested_here() -> None:
 
 def test_black_hole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scores = load("black_hole").main(
-        None, "generic", 2, 12, 4, tmp_path / "figure.png", shape=(28, 32), fov=128.0, systematic=0.03
+        None, "generic", 2, 16, 5, tmp_path / "figure.png", shape=(32, 28), fov=128.0, systematic=0.05
     )
     assert scores["ncc_blurred"] > 0.8
     assert (tmp_path / "figure.png").stat().st_size > 10_000

@@ -182,7 +182,9 @@ def test_perfect_members_score_perfectly_wherever_they_are(problem, case) -> Non
     assert problem.aligned(ensemble).std(0).max() < 0.02 * float(truth.max())
 
 
-def test_reconstruct_reaches_the_noise_with_the_generic_prior(problem, case, tmp_path) -> None:
+def test_reconstruct_reaches_the_noise_with_the_generic_prior(tmp_path) -> None:
+    problem = problems.get("black-hole", prior="generic", shape=SHAPE, fov=128.0, source="crescent", systematic=0.05)
+    case = problem.case(1)
     sampler = posterior.get("mmps", steps=16, iterations=5)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
