@@ -13,6 +13,7 @@ from scidiff.lazy import lazy_exports  # noqa: E402 - the check above must come 
 
 _EXPORTS: dict[str, str] = {
     "AcceleratedMRI": "scidiff.problems.mri",
+    "BlackHoleImaging": "scidiff.problems.black_hole",
     "Case": "scidiff.problems.base",
     "Deblurring": "scidiff.problems.deblurring",
     "GaussianInpainting": "scidiff.problems.gaussian",

@@ -12,6 +12,7 @@ __all__ = ["get", "names"]
 
 _PROBLEMS = {
     "deblurring": ("scidiff.problems.deblurring", "Deblurring"),
+    "black-hole": ("scidiff.problems.black_hole", "BlackHoleImaging"),
     "gaussian": ("scidiff.problems.gaussian", "GaussianInpainting"),
     "inpainting": ("scidiff.problems.inpainting", "Inpainting"),
     "mri": ("scidiff.problems.mri", "AcceleratedMRI"),

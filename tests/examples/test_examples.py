@@ -43,6 +43,16 @@ def test_combine_instruments(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert all(row["mean error"] < 2 / 64**0.5 for row in table.values())
     assert abs(table["stations"]["norm"] - 1) < 1e-6
     assert (tmp_path / "instruments.safetensors").is_file() and "spread left" in capsys.readouterr().out
+    tested = {"black_hole", "exact_posterior", "prior_samples", "reconstruct_mri", "which_sampler"}
+
+
+def test_black_hole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = load("black_hole").main(
+        None, "generic", 2, 16, 5, tmp_path / "figure.png", shape=(32, 28), fov=128.0, systematic=0.05
+    )
+    assert scores["ncc_blurred"] > 0.8
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert "chi2 phases" in capsys.readouterr().out
 
 
 def test_exact_posterior(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
