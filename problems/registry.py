@@ -11,8 +11,8 @@ from scidiff.arguments import near, require_kinds
 __all__ = ["get", "names"]
 
 _PROBLEMS = {
-    "deblurring": ("scidiff.problems.deblurring", "Deblurring"),
     "black-hole": ("scidiff.problems.black_hole", "BlackHoleImaging"),
+    "deblurring": ("scidiff.problems.deblurring", "Deblurring"),
     "gaussian": ("scidiff.problems.gaussian", "GaussianInpainting"),
     "inpainting": ("scidiff.problems.inpainting", "Inpainting"),
     "mri": ("scidiff.problems.mri", "AcceleratedMRI"),
