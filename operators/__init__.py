@@ -22,11 +22,13 @@ _EXPORTS: dict[str, str] = {
     "JPEG": "scidiff.operators.jpeg",
     "LinearMap": "scidiff.operators.linear_map",
     "Mask": "scidiff.operators.mask",
+    "ParallelBeam": "scidiff.operators.tomography",
     "Poisson": "scidiff.operators.pde",
     "RealField": "scidiff.operators.real_field",
     "Subprocess": "scidiff.operators.black_box",
     "mri": "scidiff.operators.mri",
     "pde": "scidiff.operators.pde",
+    "tomography": "scidiff.operators.tomography",
 }
 __all__ = [*_EXPORTS]
 __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

@@ -1,0 +1,5 @@
+"""Tomography: line integrals of a field along rays, their adjoint, filtered backprojection, transmission of photons."""
+
+from scidiff.operators.tomography.parallel import ParallelBeam
+
+__all__ = ["ParallelBeam"]
