@@ -41,7 +41,11 @@ def zingers(counts: np.ndarray, std: np.ndarray, limit: float) -> np.ndarray:
 
 
 def line_integrals(
-    scan: xr.Dataset, nonpositive: str = "mask", zinger_limit: float | None = None, name: str = "the scan"
+    scan: xr.Dataset,
+    nonpositive: str = "mask",
+    zinger_limit: float | None = None,
+    air: int = 0,
+    name: str = "the scan",
 ) -> xr.Dataset:
     """Line integrals with their standard deviation, and which of them can be used.
 
@@ -51,6 +55,8 @@ def line_integrals(
             them (with a warning) or raise an ``"error"``.
         zinger_limit: Mask readings that are so many standard deviations above their neighbours (30 is cautious); None
             looks for none.
+        air: This many bins at both ends of the detector see no object in any projection: the straight line through
+            their means is subtracted from each projection, which corrects a beam that drifts. 0 corrects nothing.
         name: How messages call the scan.
 
     Returns:
@@ -99,6 +105,8 @@ def line_integrals(
         std = np.where(valid, np.sqrt(variance / safe_n**2 + blank), 0.0)
     if not valid.any():
         raise InputError(f"{name}: 'counts': no reading is above the dark field.")
+    if air:
+        p = np.where(valid, p - _background(p, valid, air, name), 0.0)
     parts = {
         "sinogram": (dims, p.astype(np.float32), {"units": "1", "long_name": "line integral of the attenuation"}),
         "noise_std": (dims, std.astype(np.float32), {"units": "1", "long_name": "standard deviation of the noise"}),
@@ -112,3 +120,19 @@ def _spread_out(scan: xr.Dataset, part: str, shape: tuple[int, ...]) -> np.ndarr
         return np.zeros(shape)
     values = np.asarray(scan[part].values, dtype=np.float64)
     return np.broadcast_to(values if "angle" in scan[part].dims else values[:, None], shape)
+
+
+def _background(p: np.ndarray, valid: np.ndarray, air: int, name: str) -> np.ndarray:
+    """The straight line through the means of the outermost bins of each projection, (row, angle, bin)."""
+    bins = p.shape[-1]
+    if not 0 < air <= bins // 4:
+        raise InputError(f"{name}: air must lie between 0 and a quarter of the {bins} bins, got {air}.")
+    ends = []
+    for part in (slice(None, air), slice(-air, None)):
+        seen = valid[..., part].sum(-1)
+        if not (seen > 0).all():
+            raise InputError(f"{name}: some projections have no valid reading in the {air} outermost bins; lower air.")
+        ends.append((p[..., part].sum(-1) / seen)[..., None])
+    first, last = (air - 1) / 2, bins - 1 - (air - 1) / 2
+    t = (np.arange(bins) - first) / (last - first)
+    return (1 - t) * ends[0] + t * ends[1]
