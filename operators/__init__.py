@@ -16,6 +16,7 @@ _EXPORTS: dict[str, str] = {
     "CartesianMRI": "scidiff.operators.mri",
     "Convolution": "scidiff.operators.convolution",
     "Downsampling": "scidiff.operators.downsampling",
+    "FanBeam": "scidiff.operators.tomography",
     "Frozen": "scidiff.operators.black_box",
     "Helmholtz": "scidiff.operators.pde",
     "Identity": "scidiff.operators.identity",

@@ -92,8 +92,8 @@ def require_reach(needed: float, low: float, high: float, slack: float, truncati
     if truncation == "ignore" or reach + slack >= needed:
         return
     text = (
-        f"the field is wider than the detector: its inscribed ellipse casts a shadow up to {needed:.4g} mm from the "
-        f"rotation axis, the detector ends {reach:.4g} mm from it, so some views miss part of the field. Take a smaller "
+        f"the field is wider than the detector: its inscribed ellipse casts a shadow up to {needed:.4g} mm from "
+        f"the rotation axis, the detector ends {reach:.4g} mm from it, so some views miss part of the field. Take a smaller "
         "field, more bins or another centre; or truncation='ignore' if what lies outside is empty."
     )
     if truncation == "raise":

@@ -15,7 +15,7 @@ References:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -39,14 +39,20 @@ class Rays(NamedTuple):
     direction: np.ndarray
 
 
-def joseph_matrix(rays: Rays, shape: tuple[int, int], pixel: tuple[float, float], average: int = 1) -> csr_array:
-    """The matrix (rays / average, H W) of line integrals in mm, float64 values and int32 indices.
+def joseph_matrix(
+    rays: Rays, shape: tuple[int, int], pixel: tuple[float, float], average: int = 1, dtype: Any = np.float64
+) -> csr_array:
+    """The matrix (rays / average, H W) of line integrals in mm, with int32 indices.
 
     Arguments:
         rays: Lines; each run of ``average`` consecutive ones becomes one row, their mean.
         shape: (H, W) of the field, whose centre is the origin.
         pixel: Height and width of a pixel in mm.
         average: Rays per row.
+        dtype: Type of the weights, which are computed in float64.
+
+    Raises:
+        ValueError: if 32-bit indices do not suffice.
     """
     from scipy.sparse import csr_array
 
@@ -55,25 +61,25 @@ def joseph_matrix(rays: Rays, shape: tuple[int, int], pixel: tuple[float, float]
     column, row = rays.point[:, 0] / dx + (width - 1) / 2, (height - 1) / 2 - rays.point[:, 1] / dy
     dcolumn, drow = rays.direction[:, 0] / dx, -rays.direction[:, 1] / dy
     steep = np.abs(drow) >= np.abs(dcolumn)
-    per_run = max(1, _CHUNK // max(shape))
     edges = np.flatnonzero(np.diff(steep)) + 1
-    starts = np.unique(np.concatenate([[0], edges, np.arange(0, len(steep), per_run)]))
+    starts = np.unique(np.concatenate([[0], edges, np.arange(0, len(steep), max(1, _CHUNK // max(shape)))]))
     counts, columns, values = [], [], []
     for first, last in zip(starts, [*starts[1:], len(steep)], strict=True):
         run = slice(first, last)
         if steep[first]:
-            found = _crossings(column[run], row[run], dcolumn[run], drow[run], height, width, width, 1)
+            found = _crossings(column[run], row[run], dcolumn[run], drow[run], (height, width), (width, 1))
         else:
-            found = _crossings(row[run], column[run], drow[run], dcolumn[run], width, height, 1, width)
-        for store, part in zip((counts, columns, values), found, strict=True):
-            store.append(part)
+            found = _crossings(row[run], column[run], drow[run], dcolumn[run], (width, height), (1, width))
+        counts.append(found[0])
+        columns.append(found[1])
+        values.append((found[2] / average).astype(dtype))
     indptr = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
     if indptr[-1] > np.iinfo(np.int32).max:
         raise ValueError(
             f"the projector has {indptr[-1]:.3g} weights, more than a sparse matrix of 32-bit indices holds; "
             "take fewer views, fewer bins or larger pixels."
         )
-    parts = (np.concatenate(values) / average, np.concatenate(columns), indptr[::average].astype(np.int32))
+    parts = (np.concatenate(values), np.concatenate(columns), indptr[::average].astype(np.int32))
     matrix = csr_array(parts, shape=(len(steep) // average, height * width))
     if average > 1:
         matrix.sum_duplicates()
@@ -85,20 +91,42 @@ def _crossings(
     along: np.ndarray,
     dacross: np.ndarray,
     dalong: np.ndarray,
-    lines: int,
-    side: int,
-    line_stride: int,
-    side_stride: int,
+    sizes: tuple[int, int],
+    strides: tuple[int, int],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weights per ray, pixels, and weights, of rays that cross every line of pixels once."""
+    """Number of weights of every ray, their pixels, and the weights, two for each crossing of a line of pixels.
+
+    Arguments:
+        across, along: Point of each ray in pixels; rays cross lines while they move along.
+        dacross, dalong: Its direction in pixels per mm.
+        sizes: Number of lines, and pixels of each line.
+        strides: Steps in the flattened field from line to line, and from pixel to pixel of a line.
+    """
+    lines, side = sizes
     slope = dacross / dalong
-    position = (across - along * slope)[:, None] + slope[:, None] * np.arange(lines)
-    left = np.floor(position)
-    w = position - left
-    index = left.astype(np.int32)
-    pixel = index * np.int32(side_stride) + np.arange(lines, dtype=np.int32) * np.int32(line_stride)
-    pair = np.stack([pixel, pixel + np.int32(side_stride)], -1)
-    length = (1 / np.abs(dalong))[:, None]
-    weight = np.stack([(1 - w) * length, w * length], -1)
-    inside = np.stack([(index >= 0) & (index < side), (index >= -1) & (index < side - 1)], -1)
-    return inside.sum((1, 2)), pair[inside], weight[inside]
+    offset = across - along * slope  # the crossing of line n is at offset + n slope
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ends = np.sort(np.stack([(-1 - offset) / slope, (side - offset) / slope]), axis=0)
+    level = np.abs(slope) < 1e-12
+    hit = (offset > -1) & (offset < side)
+    first = np.where(level, np.where(hit, 0, lines), np.ceil(np.clip(ends[0], 0, lines))).astype(np.int64)
+    last = np.where(level, lines, np.floor(np.clip(ends[1], -1, lines - 1)) + 1).astype(np.int64)
+    count = np.maximum(last - first, 0)
+    total = np.cumsum(count)
+    n = np.arange(total[-1]) + np.repeat(first - (total - count), count)
+    position = np.repeat(offset, count) + np.repeat(slope, count) * n
+    # Beyond the border the field is zero: its neighbour gets the weight zero.
+    low = np.floor(position)
+    w = position - low
+    low = low.astype(np.int32)
+    length = np.repeat(1 / np.abs(dalong), count)
+    weight = np.empty((total[-1], 2))
+    np.multiply(w, length, out=weight[:, 1])
+    np.subtract(length, weight[:, 1], out=weight[:, 0])
+    weight[(low < 0) | (low >= side), 0] = 0
+    weight[low >= side - 1, 1] = 0
+    pixel = np.empty((total[-1], 2), dtype=np.int32)
+    lines_at = n.astype(np.int32) * np.int32(strides[0])
+    pixel[:, 0] = lines_at + np.clip(low, 0, side - 1) * np.int32(strides[1])
+    pixel[:, 1] = lines_at + np.clip(low + 1, 0, side - 1) * np.int32(strides[1])
+    return 2 * count, pixel.ravel(), weight.ravel()
