@@ -15,7 +15,9 @@ _EXPORTS: dict[str, str] = {
     "AcceleratedMRI": "scidiff.problems.mri",
     "Case": "scidiff.problems.base",
     "GaussianInpainting": "scidiff.problems.gaussian",
+    "LimitedAngleCT": "scidiff.problems.tomography",
     "Problem": "scidiff.problems.base",
+    "SparseViewCT": "scidiff.problems.tomography",
     "get": "scidiff.problems.registry",
     "names": "scidiff.problems.registry",
 }

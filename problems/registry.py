@@ -11,6 +11,8 @@ from scidiff.arguments import near, require_kinds
 __all__ = ["get", "names"]
 
 _PROBLEMS = {
+    "ct": ("scidiff.problems.tomography", "SparseViewCT"),
+    "ct-limited": ("scidiff.problems.tomography", "LimitedAngleCT"),
     "gaussian": ("scidiff.problems.gaussian", "GaussianInpainting"),
     "mri": ("scidiff.problems.mri", "AcceleratedMRI"),
 }

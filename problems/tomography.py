@@ -46,6 +46,8 @@ class SparseViewCT(Tomography):
         air: Bins at both ends of the detector that see no object, used to correct a drifting beam.
         zinger_limit: Leave out readings that are so many standard deviations above their neighbours.
         noise: Standard deviation of the line integrals, for files that hold no counts.
+        model_error: Standard deviation of what is wrong with the line integrals of a real scan besides photon noise
+            (drift, rings, partial volumes), added to it in quadrature; photon noise alone makes members fit it.
         angles, angle_units, white, dark, kind, dims, bin_width, gain: See `scidiff.datasets.tomography.read_scan`.
         photons: Photons per bin without an object in simulated cases.
         data: File or folder of CT volumes from which simulated cases are taken; a random limb by default.
@@ -70,6 +72,7 @@ class SparseViewCT(Tomography):
         air: int = 0,
         zinger_limit: float | None = None,
         noise: float | None = None,
+        model_error: float = 0.0,
         angles: list[float] | Source | None = None,
         angle_units: str | None = None,
         white: float | Source | None = None,
@@ -122,6 +125,7 @@ class LimitedAngleCT(Tomography):
         air: int = 0,
         zinger_limit: float | None = None,
         noise: float | None = None,
+        model_error: float = 0.0,
         angles: list[float] | Source | None = None,
         angle_units: str | None = None,
         white: float | Source | None = None,

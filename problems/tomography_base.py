@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from scidiff.errors import InputError
 from scidiff.inference import Ensemble, Likelihood
 from scidiff.noise import PoissonNoise
-from scidiff.operators.tomography import Transmission
+from scidiff.operators.tomography.transmission import Transmission
 from scidiff.problems.attenuation import attenuation_prior, from_hounsfield, water_attenuation
 from scidiff.problems.base import require
 from scidiff.problems.imaging import GridProblem, tensor
@@ -50,8 +50,9 @@ class Tomography(GridProblem):
                 raise ValueError(f"{label} must be positive, got {a[label]}.")
         if a["binning"] < 1 or (a["size"] is not None and a["size"] < 16):
             raise ValueError(f"binning must be at least 1 and size at least 16, got {a['binning']} and {a['size']}.")
-        if not a["tv_weight"] >= 0:
-            raise ValueError(f"tv_weight must not be negative, got {a['tv_weight']}.")
+        for label in ("tv_weight", "model_error"):
+            if not a[label] >= 0:
+                raise ValueError(f"{label} must not be negative, got {a[label]}.")
         self.likelihood_kind, self.tv_weight = a["likelihood"], a["tv_weight"]
         self.energy, self.photons, self.data = a["energy"], float(a["photons"]), a["data"]
         self.pixel, self.size = a["pixel"], a["size"]
@@ -96,7 +97,7 @@ class Tomography(GridProblem):
     def observation(self, scan: xr.Dataset) -> xr.Dataset:
         """The observation of a scan with this problem's settings."""
         a = self.arguments
-        names = ("row", "binning", "pixel", "size", "centre", "noise", "air", "zinger_limit")
+        names = ("row", "binning", "pixel", "size", "centre", "noise", "model_error", "air", "zinger_limit")
         water = None if self.energy is None else water_attenuation(self.energy)
         return observation_of(scan, self.chosen, water=water, **{name: a[name] for name in names})
 
@@ -278,9 +279,7 @@ class Tomography(GridProblem):
         operator, y, std = self.operator(observation), self.measurement(observation), tensor(observation["noise_std"])
         where = self.region(x, observation)
         scale = float(observation["water"])
-        scores = [
-            self.image_scores(weighted_tv(operator, y, std, w / scale), x, where)["psnr"] for w in weights
-        ]
+        scores = [self.image_scores(weighted_tv(operator, y, std, w / scale), x, where)["psnr"] for w in weights]
         return float(weights[int(np.argmax(scores))])
 
     def shown(self, result: xr.Dataset) -> xr.DataArray:

@@ -141,9 +141,7 @@ def held_back_scores(
     scores = {"held_back_chi2": chi2(predicted), "held_back_chi2_mean": chi2(predicted.mean(0))}
     if len(samples) < 2:
         return scores
-    scores["held_back_coverage_90"] = float(
-        coverage(predicted[:, None, valid], y[valid][None], 0.9, std[valid][None])
-    )
+    scores["held_back_coverage_90"] = float(coverage(predicted[:, None, valid], y[valid][None], 0.9, std[valid][None]))
     if "reference" in result:
         generator = stream("reference", seed)
         order = np.argsort(np.concatenate([result["angle"].values, result["held_angle"].values]), kind="stable")

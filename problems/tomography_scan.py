@@ -140,6 +140,7 @@ def observation_of(
     centre: float | None = None,
     water: float | None = None,
     noise: float | None = None,
+    model_error: float = 0.0,
     air: int = 0,
     zinger_limit: float | None = None,
 ) -> xr.Dataset:
@@ -155,6 +156,7 @@ def observation_of(
         centre: Of rotation, in bins of the file; by default found from opposite projections.
         water: Attenuation that stands for 0 HU; by default matched to a first picture from the chosen views.
         noise: Standard deviation of the line integrals, where the file holds no counts.
+        model_error: Standard deviation of what is wrong with line integrals besides photon noise, added in quadrature.
         air: Bins at both ends that see air alone, see `line_integrals`.
         zinger_limit: See `line_integrals`.
     """
@@ -190,6 +192,8 @@ def observation_of(
                 "standard deviation."
             )
         std = xr.full_like(std, noise)
+    std = (std**2 + model_error**2) ** 0.5
+    std = std.assign_attrs(units="1", long_name="standard deviation of noise and model error")
     parts = {"sinogram": lines["sinogram"], "noise_std": std.where(lines["valid"], 1.0), "valid": lines["valid"]}
     parts |= _photons(scan, lines["valid"]) if "counts" in scan else {}
     angles = np.asarray(scan["angle"].values, dtype=float)
