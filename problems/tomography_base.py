@@ -91,6 +91,8 @@ class Tomography(GridProblem):
             angles = np.linspace(*angles, len(source)) if len(angles) == 2 else angles
             source = make_scan(source[None], angles, kind="sinogram", bin_width=a["bin_width"], field="array")
         if not isinstance(source, (str, os.PathLike)) and "row" in source.dims:
+            if "sinogram" not in source:
+                require(source, "counts", ("row", "angle", "bin"), str(source.attrs.get("source_file", "the scan")))
             source = self.observation(source)
         return super().read(source)
 
@@ -110,9 +112,9 @@ class Tomography(GridProblem):
         for name in ("centre", "water"):
             if not float(require(observation, name, (), what)) > 0:
                 raise InputError(f"{what}: '{name}' must be positive, found {float(observation[name])}.")
-        missing = [name for name in ("angle", "y", "x") if name not in observation.coords]
-        if missing or "bin_width" not in observation.attrs:
-            raise InputError(f"{what}: the coordinates {missing} or the attribute 'bin_width' are missing.")
+        missing = [name for name in ("angle", "bin", "y", "x") if name not in observation.coords]
+        if missing:
+            raise InputError(f"{what}: the coordinates {', '.join(missing)} are missing.")
         if self.likelihood_kind == "poisson":
             for name in ("counts", "blank", "background"):
                 require(observation, name, self.measured_dims, f"{what}: likelihood='poisson' needs counts")
@@ -166,7 +168,7 @@ class Tomography(GridProblem):
             "centre": ((), (bins - 1) / 2, {"units": "1", "long_name": "axis of rotation on the detector, in bins"}),
             "water": ((), water, {"units": "1/mm", "long_name": "attenuation that stands for 0 HU"}),
         }
-        return xr.Dataset(setting, coords, {"bin_width": pixel, "length_units": "mm"})
+        return xr.Dataset(setting, coords)
 
     def _counted(self, setting: xr.Dataset, lines: Tensor, generator: Generator | None) -> xr.Dataset:
         """Photons counted behind these line integrals, as an observation."""
@@ -208,7 +210,7 @@ class Tomography(GridProblem):
         return {dim: observation[dim] for dim in ("y", "x")}
 
     def template(self, observation: xr.Dataset) -> xr.DataArray:
-        units = str(observation.attrs.get("length_units", "mm"))
+        units = str(observation["y"].attrs.get("units", "mm"))
         return super().template(observation).assign_attrs(units=f"1/{units}")
 
     def truth_array(self, truth: xr.Dataset) -> xr.DataArray:
@@ -257,7 +259,8 @@ class Tomography(GridProblem):
         """
         from scidiff.problems.tomography_checks import held_back_scores
 
-        if truth is not None and self.field not in truth and "reference" in truth:
+        own = truth is not None and self.field in truth and "member" not in truth[self.field].dims
+        if truth is not None and not own and "reference" in truth:
             truth = truth[["reference"]].rename(reference=self.field)
         scores = super().evaluate(ensemble, truth)
         if isinstance(ensemble, Ensemble) or "held_sinogram" not in ensemble:

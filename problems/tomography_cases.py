@@ -37,7 +37,7 @@ def limb(size: int, generator: Generator, samples: int = 2) -> Tensor:
     y, x = torch.meshgrid(axis, axis, indexing="ij")
 
     def draw(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator, dtype=torch.float64)
+        return torch.rand(shape, generator=generator, dtype=torch.float64)
 
     def blob(centre: tuple[float, float], radii: tuple[float, float], turn: float) -> Tensor:
         dy, dx = y - centre[0], x - centre[1]
@@ -45,7 +45,10 @@ def limb(size: int, generator: Generator, samples: int = 2) -> Tensor:
         b = (-math.sin(turn) * dx + math.cos(turn) * dy) / radii[0]
         angle = torch.atan2(b, a)
         outline = sum(
-            (float(w) * torch.cos(k * angle + 2 * math.pi * float(p)) for k, w, p in zip((2, 3, 4), draw(3), draw(3))),
+            (
+                float(w) * torch.cos(k * angle + 2 * math.pi * float(p))
+                for k, w, p in zip((2, 3, 4), draw(3), draw(3), strict=True)
+            ),
             torch.zeros_like(a),
         )
         return torch.hypot(a, b) < 1 + 0.04 * outline
@@ -53,7 +56,7 @@ def limb(size: int, generator: Generator, samples: int = 2) -> Tensor:
     field = torch.full((n, n), AIR, dtype=torch.float64)
     height, width = (0.6 + 0.25 * float(v) for v in draw(2))
     turn = math.pi * float(draw())
-    body, inner = blob((0, 0), (height, width), turn), None
+    body = blob((0, 0), (height, width), turn)
     field[body] = -100 + 15 * float(draw())
     inner = blob((0, 0), (0.85 * height, 0.85 * width), turn)
     field[inner & body] = 40.0

@@ -5,7 +5,8 @@ moves on a sinusoid about the axis of rotation (the first two of the consistency
 both ends of the detector there is nothing but air, unless the object is larger than what the detector sees.
 
 References:
-    The Radon transform on Euclidean spaces, compact two-point homogeneous spaces and Grassmann manifolds. Helgason, 1965.
+    The Radon transform on Euclidean spaces, compact two-point homogeneous spaces and Grassmann manifolds. Helgason,
+    1965.
 """
 
 from __future__ import annotations
@@ -110,7 +111,8 @@ def checks(observation: xr.Dataset, operator: Seen, likelihood: str) -> dict[str
         )
     if abs(axis - centre) > CENTRE_LIMIT and edge <= EDGE_LIMIT and np.ptp(angles) > 90:
         warnings.append(
-            f"the centres of mass turn about bin {axis:.1f}, but the centre of rotation is {centre:.1f}; give centre=..."
+            f"the centres of mass turn about bin {axis:.1f}, but the centre of rotation is {centre:.1f}; give "
+            "centre=..."
         )
     return {**found, "warnings": warnings}
 
@@ -145,7 +147,7 @@ def held_back_scores(
     if "reference" in result:
         generator = stream("reference", seed)
         order = np.argsort(np.concatenate([result["angle"].values, result["held_angle"].values]), kind="stable")
-        setting = xr.Dataset({"centre": result["centre"]}, attrs=result.attrs)
+        setting = xr.Dataset({"centre": result["centre"]})
         angles = np.concatenate([result["angle"].values, result["held_angle"].values])[order]
         setting = setting.assign_coords({d: result[d] for d in ("y", "x", "bin")} | {"angle": ("angle", angles)})
         everywhere = torch.cat([torch.from_numpy(np.array(result["valid"].values, dtype=bool)), valid])[order]

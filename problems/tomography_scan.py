@@ -81,8 +81,7 @@ def projector(observation: xr.Dataset, prefix: str = "") -> ParallelBeam:
     from scidiff.fields import parse_units
 
     degree = parse_units("degree")._REGISTRY.Quantity  # plain numbers within a turn would be taken for radians
-    width = float(observation.attrs["bin_width"])
-    pixel = abs(float(observation["x"][1] - observation["x"][0]))
+    width, pixel = (abs(float(observation[name][1] - observation[name][0])) for name in ("bin", "x"))
     return ParallelBeam(
         (observation.sizes["y"], observation.sizes["x"]),
         degree(observation[f"{prefix}angle"].values.astype(float), "degree"),
@@ -206,7 +205,7 @@ def observation_of(
     units = "mm" if scan["bin"].attrs.get("units") == "mm" else "pixel"
     setting = {"centre": ((), centre, {"units": "1", "long_name": "axis of rotation on the detector, in bins"})}
     everything = everything.assign(setting).assign_coords(field_axes(size, pixel, units))
-    everything.attrs = {**scan.attrs, "row": row, "length_units": units}
+    everything.attrs = {**scan.attrs, "row": row}
     observation = everything.isel(angle=given)
     if len(aside):
         held = everything.drop_vars("centre").isel(angle=aside)

@@ -22,7 +22,7 @@ def load(name: str) -> ModuleType:
 
 
 def test_every_example_is_tested_here() -> None:
-    tested = {"exact_posterior", "prior_samples", "reconstruct_mri", "which_sampler"}
+    tested = {"exact_posterior", "prior_samples", "reconstruct_mri", "sparse_view_ct", "which_sampler"}
     assert {path.stem for path in FOLDER.glob("*.py")} - {"__init__"} == tested
 
 
@@ -46,6 +46,17 @@ def test_reconstruct_mri(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert scores["psnr"] > scores["psnr_zero_filled"]
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert "PSNR" in capsys.readouterr().out
+
+
+def test_sparse_view_ct(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    k = torch.fft.fftfreq(32)
+    spectrum = (1 + (k[:, None].square() + k.square()) / 0.05**2).pow(-1.6).double()
+    spectrum = 0.01**2 * spectrum / spectrum.mean()
+    prior = GaussianPrior(torch.full((1, 32, 32), 0.01), Stationary(spectrum, dims=2))
+    scores = load("sparse_view_ct").main(2, prior, tmp_path / "figure.png", views=4, size=32, pixel=4.0)
+    assert scores["psnr"] > scores["psnr_fbp"]
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert "SIRT" in capsys.readouterr().out
 
 
 def test_prior_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

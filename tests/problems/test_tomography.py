@@ -45,7 +45,7 @@ def scan(views: int = 60, size: int = SIZE, photons: float = 4e4, shift: float =
     bins = source.observation.sizes["bin"]
     keep = slice(int(2 * shift), bins)  # dropping bins on one side moves the axis by half as many from the middle
     counts = source.observation["counts"].values[None, :, keep]
-    return make_scan(counts, source.observation["angle"].values, photons, bin_width=bin_width, name="tooth.h5")
+    return make_scan(counts, source.observation["angle"].values, photons, bin_width=bin_width)
 
 
 def test_water_and_hounsfield_units() -> None:
@@ -89,10 +89,13 @@ def test_cases_are_reproducible_and_come_from_a_finer_grid(problem, case) -> Non
 
 
 def test_reconstruct_and_evaluate(problem, case) -> None:
-    result = scidiff.reconstruct(problem, case.observation, members=4, truth=case.truth)
+    result = scidiff.reconstruct(
+        problem, case.observation, scidiff.posterior.get("mmps", steps=16), members=4, truth=case.truth
+    )
     assert result["attenuation"].dims == ("member", "y", "x") and result["attenuation"].attrs["units"] == "1/mm"
     scores = {k: float(v) for k, v in problem.evaluate(result, case.truth).items()}
-    assert scores["psnr"] > scores["psnr_fbp"] and 0 < scores["coverage_90"] <= 1
+    assert scores["psnr"] > 22 and scores["psnr_tv"] > scores["psnr_fbp"]
+    assert 0.8 < scores["coverage_90"] <= 1 and scores["chi2"] < 2
     assert {"ssim", "crps", "spread_skill", "chi2", "psnr_sirt", "psnr_tv"} <= set(scores)
     alone = problem.evaluate(Ensemble(torch.as_tensor(result["attenuation"].values)[:, None, None]), case.truth)
     for name in alone:
@@ -107,7 +110,7 @@ def test_the_exact_posterior_covers_the_truth() -> None:
     problem = SparseViewCT(views=6, pixel=2.0, photons=1e5, prior=prior, energy=70)
     water = water_attenuation(70)
     scores = []
-    for i in range(4):
+    for i in range(3):
         g = torch.Generator().manual_seed(i)
         x = 0.3 * water * (1 + prior.sample(1, g)[0, 0].float() / 1000)  # thin: enough photons everywhere
         coords = {d: 2.0 * np.arange(SIZE) for d in ("y", "x")}
@@ -115,7 +118,7 @@ def test_the_exact_posterior_covers_the_truth() -> None:
         observation = problem.observe(truth, g)
         assert float(problem.likelihood(observation).chi2(x[None, None])) == pytest.approx(1, abs=0.15)
         thin = SparseViewCT(views=6, pixel=2.0, prior=AffinePrior(prior, 0.3 * water / 1000, 0.3 * water))
-        draws = scidiff.posterior.get("mmps")(thin.posterior(observation), 16, g)
+        draws = scidiff.posterior.get("mmps", steps=24)(thin.posterior(observation), 16, g)
         found = thin.evaluate(draws, truth)
         scores.append([float(found["coverage_90"]), float(found["spread_skill"])])
     coverage, spread = np.mean(scores, 0)
@@ -140,7 +143,8 @@ def test_a_scan_keeps_some_views_and_sets_the_others_aside() -> None:
     )
     found = problem.check(observation)
     assert found["warnings"] == [] and found["mass_centre"] == pytest.approx(found["centre"], abs=0.2)
-    nine = problem.observation(whole.isel(angle=slice(0, 45)))
+    given = SparseViewCT(views=10, prior=hounsfield_prior(), centre=float(observation["centre"]))
+    nine = given.observation(whole.isel(angle=slice(0, 45)))
     assert np.ptp(nine["angle"].values) > 110  # a shorter range is divided evenly too
 
 
@@ -274,7 +278,7 @@ def test_check_warns_of_what_is_wrong(problem) -> None:
 
 def test_sparse_views_do_not_count_opposite_ones_twice() -> None:
     np.testing.assert_array_equal(sparse(np.linspace(0, 360, 73), 6), np.arange(6) * 6)
-    np.testing.assert_array_equal(sparse(np.linspace(350, 170, 37), 4), [36, 27, 18, 9])
+    np.testing.assert_array_equal(sparse(np.linspace(350, 170, 37), 4), [9, 18, 27, 36])
 
 
 @pytest.mark.parametrize(
@@ -288,7 +292,7 @@ def test_sparse_views_do_not_count_opposite_ones_twice() -> None:
         ({"kind": "sinogram"}, lambda s: s.rename(counts="sinogram"), "does not say how noisy"),
         ({}, lambda s: "nowhere.h5", "no such file"),
         ({}, lambda s: np.zeros((3, 4)), "angles=..."),
-        ({}, lambda s: s.rename(counts="data"), "counts|sinogram|data"),
+        ({}, lambda s: s.rename(counts="data"), "expected a variable 'counts'"),
     ],
 )
 def test_wrong_scans_are_named(settings, change, message) -> None:
