@@ -27,6 +27,7 @@ _EXPORTS: dict[str, str] = {
     "Poisson": "scidiff.operators.pde",
     "RealField": "scidiff.operators.real_field",
     "Subprocess": "scidiff.operators.black_box",
+    "Transmission": "scidiff.operators.tomography",
     "mri": "scidiff.operators.mri",
     "pde": "scidiff.operators.pde",
     "tomography": "scidiff.operators.tomography",

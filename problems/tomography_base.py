@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from scidiff.errors import InputError
 from scidiff.inference import Ensemble, Likelihood
 from scidiff.noise import PoissonNoise
-from scidiff.operators.tomography.transmission import Transmission
+from scidiff.operators.tomography import Transmission
 from scidiff.problems.attenuation import attenuation_prior, from_hounsfield, water_attenuation
 from scidiff.problems.base import require
 from scidiff.problems.imaging import GridProblem, tensor
@@ -226,13 +226,14 @@ class Tomography(GridProblem):
     # Comparisons
 
     def classical(self, operator: Any, y: Tensor, observation: xr.Dataset) -> dict[str, Tensor]:
-        from scidiff.problems.tomography_baselines import sirt, weighted_tv
+        from scidiff.problems.tomography_baselines import sirt
+        from scidiff.problems.tomography_tv import weighted_tv
 
         scale = float(observation["water"])
         std = tensor(observation["noise_std"])
         return {
             "fbp": operator.fbp(y),
-            "sirt": sirt(operator, y),
+            "sirt": sirt(operator, y, 100, nonnegative=True),
             "tv": weighted_tv(operator, y, std, self.tv_weight / scale),
         }
 
@@ -277,7 +278,7 @@ class Tomography(GridProblem):
     ) -> float:
         """The weight with the best PSNR on a case whose answer is known; use another one than is then judged."""
         x = numbers(self.truth_array(truth))[None, None]
-        from scidiff.problems.tomography_baselines import weighted_tv
+        from scidiff.problems.tomography_tv import weighted_tv
 
         operator, y, std = self.operator(observation), self.measurement(observation), tensor(observation["noise_std"])
         where = self.region(x, observation)

@@ -21,8 +21,8 @@ from torch import Tensor
 from scidiff.metrics import coverage
 from scidiff.problems.base import samples_of, stream
 from scidiff.problems.baselines import least_squares
-from scidiff.problems.tomography_baselines import Whitened
 from scidiff.problems.tomography_scan import Seen, numbers, projector
+from scidiff.problems.tomography_tv import Whitened
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-__all__ = ["coordinates", "interpolate", "scanned", "view_weights"]
+__all__ = ["coordinates", "extended", "interpolate", "mirror_shares", "scanned", "view_weights"]
 
 
 def coordinates(shape: tuple[int, int], pixel: tuple[float, float], like: Tensor) -> tuple[Tensor, Tensor]:
@@ -16,8 +18,18 @@ def coordinates(shape: tuple[int, int], pixel: tuple[float, float], like: Tensor
     return (u - (width - 1) / 2) * pixel[1], ((height - 1) / 2 - v)[:, None] * pixel[0]
 
 
+def extended(y: Tensor, centre: float, reach: float) -> tuple[Tensor, float]:
+    """The sinogram (..., bins) with zeros on both sides up to ``reach`` bins from the axis, and the new ``centre``.
+
+    Behind the filter values do not vanish beside the detector, and pixels that project there need them.
+    """
+    left = max(0, math.ceil(reach - centre))
+    right = max(0, math.ceil(reach - (y.shape[-1] - 1 - centre)))
+    return torch.nn.functional.pad(y, (left, right)), centre + left
+
+
 def interpolate(q: Tensor, position: Tensor) -> Tensor:
-    """Linear interpolation of (B, C, bins) at positions (H, W) in bins, zero beside the detector: (B, C, H, W)."""
+    """Linear interpolation of (B, C, bins) at positions (H, W) in bins, zero beside them: (B, C, H, W)."""
     bins = q.shape[-1]
     padded = torch.nn.functional.pad(q, (1, 1))
     position = (position + 1).clamp(0, bins + 1)
@@ -54,3 +66,22 @@ def scanned(theta: Tensor, period: float) -> tuple[float, float] | None:
         return None
     start = place[(widest + 1) % len(place)] - usual / 2
     return float(start), float(period - gaps[widest] + usual)
+
+
+def mirror_shares(position: Tensor, low: float, high: float, step: float) -> Tensor:
+    """Shares of rays in a full turn, where the mirrored ray is measured too unless it falls beside the detector.
+
+    One half each; near the end of the shorter side of the detector they go smoothly to 1 and 0, so that what only the
+    longer side sees counts in full. The shares of a ray and its mirror have the sum 1 wherever both are measured.
+
+    Arguments:
+        position: Of the rays from the axis, (bins,).
+        low, high: Distances from the axis to the two ends of the detector.
+        step: Width of a bin; a smaller offset of the axis is ignored.
+    """
+    shorter, offset = min(low, high), (high - low) / 2
+    if abs(offset) <= step or shorter <= 0:
+        return torch.full_like(position, 0.5 if shorter > 0 else 1.0)
+    beyond = ((position.abs() - 0.75 * shorter) / (0.25 * shorter)).clamp(0, 1)
+    towards = torch.sign(position) * (1 if offset > 0 else -1)
+    return 0.5 + 0.5 * towards * torch.sin(beyond * math.pi / 2)

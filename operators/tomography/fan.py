@@ -17,13 +17,14 @@ Seen from far away this is `ParallelBeam` at the same angles: the ray is the one
           \big(h * [m\, \cos\gamma\; y_v]\big)\Big(\frac{D\, r \cdot n}{D + r \cdot c}\Big)
 
 on the flat detector scaled back to the axis; on an arc the factor in front is :math:`D / |r - \text{source}|^2` and the
-filter that of equal angles. A line that is measured twice, from both ends, gets weights m with the sum 1: one half each
-if the source goes round in full, otherwise :math:`m = t(\beta) / (t(\beta) + t(\beta + \pi - 2\gamma))` with a window t
-that falls smoothly to zero at the ends of the scan. A scan is complete if it covers :math:`\pi` plus the opening angle.
+filter that of equal angles. A line that is measured twice, from both ends, gets weights m with the sum 1. In a full
+turn both are one half, and where the axis is away from the middle of the detector, what only the longer side sees
+counts in full. Otherwise :math:`m = t(\beta) / (t(\beta) + t(\beta + \pi - 2\gamma))` with a window t that falls
+smoothly to zero at the ends of the scan, which is complete if it covers :math:`\pi` plus the opening angle.
 
 References:
     Principles of Computerized Tomographic Imaging. Kak and Slaney, 1988, section 3.4.
-    Optimal short scan convolution reconstruction for fanbeam CT. Parker, 1982, Med. Phys. 9 (the need for such weights).
+    Optimal short scan convolution reconstruction for fanbeam CT. Parker, 1982, Med. Phys. 9.
 """
 
 from __future__ import annotations
@@ -35,7 +36,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scidiff.operators.tomography.backprojection import coordinates, interpolate, scanned, view_weights
+from scidiff.operators.tomography.backprojection import (
+    coordinates,
+    extended,
+    interpolate,
+    mirror_shares,
+    scanned,
+    view_weights,
+)
 from scidiff.operators.tomography.filters import FilterName, ramp_filtered
 from scidiff.operators.tomography.geometry import Truncation, degrees, grid, length, require_reach, sides, whole
 from scidiff.operators.tomography.joseph import Rays
@@ -91,8 +99,8 @@ class FanBeam(Projector):
         corner = math.hypot(height, width) / 2
         if self.source_distance <= corner:
             raise ValueError(
-                f"the source is {self.source_distance:g} mm from the rotation axis, inside the field, whose corners are "
-                f"{corner:.4g} mm from it; give a larger source_distance or smaller pixels."
+                f"the source is {self.source_distance:g} mm from the rotation axis, inside the field, whose corners "
+                f"are {corner:.4g} mm from it; give a larger source_distance or smaller pixels."
             )
         whole_distance = self.source_distance + self.detector_distance
         magnification = whole_distance / self.source_distance
@@ -103,15 +111,19 @@ class FanBeam(Projector):
         self.centre = (self.bins - 1) / 2 if centre is None else float(centre)
         per_bin = max(1, round(self.bin_width / image))
         self.rays_per_bin = per_bin if rays_per_bin is None else whole(rays_per_bin, "rays_per_bin")
-        ends = ((self.centre + 0.5) * self.bin_width, (self.bins - 0.5 - self.centre) * self.bin_width)
-        require_reach(self._shadow(width / 2, height / 2), *ends, self.bin_width, truncation)
+        full_turn = scanned(torch.deg2rad(self.angles), 2 * math.pi) is None
+        require_reach(self._shadow(width / 2, height / 2), *self._ends(), self.bin_width, truncation, full_turn)
 
     def __repr__(self) -> str:
         return (
             f"FanBeam({self.shape}, {self.views} views, {self.bins} bins of {self.bin_width:g} mm, "
-            f"source {self.source_distance:g} mm and {self.detector} detector {self.detector_distance:g} mm from the axis, "
-            f"pixel={self.pixel}, centre={self.centre:g})"
+            f"source {self.source_distance:g} mm and {self.detector} detector {self.detector_distance:g} mm from the "
+            f"axis, pixel={self.pixel}, centre={self.centre:g})"
         )
+
+    def _ends(self) -> tuple[float, float]:
+        """Distances from the central ray to both ends of the detector in mm."""
+        return (self.centre + 0.5) * self.bin_width, (self.bins - 0.5 - self.centre) * self.bin_width
 
     def _position(self, gamma: float) -> float:
         """Where the ray of an angle meets the detector, mm from the central one."""
@@ -148,7 +160,8 @@ class FanBeam(Projector):
         """The weights m of lines that may be measured from both ends, (views, bins)."""
         covered = scanned(beta, 2 * math.pi)
         if covered is None:
-            return torch.full((len(beta), len(gamma)), 0.5, dtype=beta.dtype)
+            s = (torch.arange(self.bins, dtype=torch.float64) - self.centre) * self.bin_width
+            return mirror_shares(s, *self._ends(), self.bin_width).expand(len(beta), -1)
         start, arc = covered
         ramp = max((arc - math.pi) / 2, arc / len(beta))
 
@@ -178,7 +191,10 @@ class FanBeam(Projector):
         beta = torch.deg2rad(self.angles)
         gamma = torch.from_numpy(self._gamma(np.arange(self.bins)))
         shares = (self._shares(beta, gamma) * gamma.cos()).to(y.device, y.dtype.to_real())
-        q = ramp_filtered(y * shares, width, filter, cutoff, arc=not flat)
+        corner = math.hypot(*(n * p / 2 for n, p in zip(self.shape, self.pixel, strict=True)))
+        reach = self._position(math.asin(corner / D)) / self.bin_width
+        y, centre = extended(y * shares, self.centre, reach)
+        q = ramp_filtered(y, width, filter, cutoff, arc=not flat)
         weight = view_weights(beta, 2 * math.pi).tolist()
         u, v = coordinates(self.shape, self.pixel, y)
         x = y.new_zeros(*y.shape[:2], *self.shape)
@@ -189,5 +205,5 @@ class FanBeam(Projector):
                 position, factor = D * across / ahead, (D / ahead).square()
             else:
                 position, factor = torch.atan2(across, ahead), D / (across.square() + ahead.square())
-            x = x + weight[view] * factor * interpolate(q[..., view, :], position / width + self.centre)
+            x = x + weight[view] * factor * interpolate(q[..., view, :], position / width + centre)
         return x

@@ -74,27 +74,30 @@ def whole(value: Any, name: str) -> int:
     return int(value)
 
 
-def require_reach(needed: float, low: float, high: float, slack: float, truncation: Truncation) -> None:
+def require_reach(
+    needed: float, low: float, high: float, slack: float, truncation: Truncation, full_turn: bool
+) -> None:
     """Compares the shadow of the field with the detector.
 
     Arguments:
         needed: Largest distance from the axis of the shadow of the ellipse inscribed in the field, on the detector.
-        low, high: Distances from the axis to the two ends of the detector, mm; half a turn needs both.
+        low, high: Distances from the axis to the two ends of the detector, mm.
         slack: What may be missing.
         truncation: What to do about more.
+        full_turn: Whether the longer side of the detector comes by all around, so that it alone must suffice.
 
     Raises:
         ValueError: if the detector is too short, or ``truncation`` is none of the three words.
     """
     if truncation not in ("raise", "warn", "ignore"):
         raise ValueError(f"truncation must be 'raise', 'warn' or 'ignore', got {truncation!r}.")
-    reach = min(low, high)
+    reach = max(low, high) if full_turn else min(low, high)
     if truncation == "ignore" or reach + slack >= needed:
         return
     text = (
-        f"the field is wider than the detector: its inscribed ellipse casts a shadow up to {needed:.4g} mm from "
-        f"the rotation axis, the detector ends {reach:.4g} mm from it, so some views miss part of the field. Take a smaller "
-        "field, more bins or another centre; or truncation='ignore' if what lies outside is empty."
+        f"the field is wider than the detector: its inscribed ellipse casts a shadow up to {needed:.4g} mm from the "
+        f"rotation axis, but the detector ends {reach:.4g} mm from it, so that some views miss part of the field. "
+        "Take a smaller field, more bins or another centre; or truncation='ignore' if what lies outside is empty."
     )
     if truncation == "raise":
         raise ValueError(text)

@@ -21,7 +21,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scidiff.operators.tomography.backprojection import coordinates, interpolate, view_weights
+from scidiff.operators.tomography.backprojection import (
+    coordinates,
+    extended,
+    interpolate,
+    mirror_shares,
+    scanned,
+    view_weights,
+)
 from scidiff.operators.tomography.filters import FilterName, ramp_filtered
 from scidiff.operators.tomography.geometry import Truncation, degrees, grid, length, require_reach, sides, whole
 from scidiff.operators.tomography.joseph import Rays
@@ -69,8 +76,12 @@ class ParallelBeam(Projector):
         self.rays_per_bin = per_bin if rays_per_bin is None else whole(rays_per_bin, "rays_per_bin")
         theta = torch.deg2rad(self.angles)
         shadow = torch.hypot(width / 2 * theta.cos(), height / 2 * theta.sin())
-        ends = ((self.centre + 0.5) * self.bin_width, (self.bins - 0.5 - self.centre) * self.bin_width)
-        require_reach(float(shadow.max()), *ends, self.bin_width, truncation)
+        self._full_turn = scanned(theta, 2 * math.pi) is None
+        require_reach(float(shadow.max()), *self._ends(), self.bin_width, truncation, self._full_turn)
+
+    def _ends(self) -> tuple[float, float]:
+        """Distances from the axis to both ends of the detector in mm."""
+        return (self.centre + 0.5) * self.bin_width, (self.bins - 0.5 - self.centre) * self.bin_width
 
     def __repr__(self) -> str:
         return (
@@ -92,7 +103,8 @@ class ParallelBeam(Projector):
         :math:`x(r) = \sum_v \Delta\theta_v\, (h * y_v)(r \cdot n_v)` with the band-limited ramp h of
         `scidiff.operators.tomography.filters` and linear interpolation between bins. Every view weighs half the way to
         its neighbours on the half circle (opposite views are one view); a gap more than four times as wide as the
-        median one is taken for missing data.
+        median one is taken for missing data. In a full turn with the axis away from the middle of the detector, what
+        only one of two opposite views sees counts in full.
 
         Arguments:
             y: Sinograms, line integrals.
@@ -100,12 +112,17 @@ class ParallelBeam(Projector):
             cutoff: Highest frequency kept, as a fraction of the highest that bins resolve.
         """
         self._check(y)
-        q = ramp_filtered(y, self.bin_width, filter, cutoff)
         theta = torch.deg2rad(self.angles)
-        weight = view_weights(theta, math.pi).tolist()
+        weight = view_weights(theta, 2 * math.pi if self._full_turn else math.pi).tolist()
+        if self._full_turn:
+            s = (torch.arange(self.bins, dtype=torch.float64) - self.centre) * self.bin_width
+            y = y * mirror_shares(s, *self._ends(), self.bin_width).to(y.device, y.dtype.to_real())
+        corner = math.hypot(*(n * p / 2 for n, p in zip(self.shape, self.pixel, strict=True)))
+        y, centre = extended(y, self.centre, corner / self.bin_width)
+        q = ramp_filtered(y, self.bin_width, filter, cutoff)
         u, v = coordinates(self.shape, self.pixel, y)
         x = y.new_zeros(*y.shape[:2], *self.shape)
         for view, angle in enumerate(theta.tolist()):
-            position = (u * math.cos(angle) + v * math.sin(angle)) / self.bin_width + self.centre
+            position = (u * math.cos(angle) + v * math.sin(angle)) / self.bin_width + centre
             x = x + weight[view] * interpolate(q[..., view, :], position)
         return x
