@@ -88,9 +88,9 @@ class Tomography(GridProblem):
             if source.ndim != 2 or a["angles"] is None:
                 raise InputError(f"expected line integrals (angle, bin) and angles=..., got shape {source.shape}.")
             angles = degrees(np.asarray(a["angles"], dtype=float), a["angle_units"], "angles")
-            angles = np.linspace(*angles, len(source)) if len(angles) == 2 else angles
+            angles = np.linspace(angles[0], angles[-1], len(source)) if len(angles) == 2 else angles
             source = make_scan(source[None], angles, kind="sinogram", bin_width=a["bin_width"], field="array")
-        if not isinstance(source, (str, os.PathLike)) and "row" in source.dims:
+        if not isinstance(source, (str, os.PathLike, np.ndarray)) and "row" in source.dims:
             if "sinogram" not in source:
                 require(source, "counts", ("row", "angle", "bin"), str(source.attrs.get("source_file", "the scan")))
             source = self.observation(source)

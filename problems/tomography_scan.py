@@ -167,16 +167,15 @@ def observation_of(
     if not 0 <= row < rows:
         raise InputError(f"{name}: 'row' {row} does not exist; the scan has {rows}.")
     fine = line_integrals(scan, zinger_limit=zinger_limit, air=air, name=name)
-    if centre is None:
-        centre = centre_of_rotation(fine["sinogram"].isel(row=row), name=name)
-    if not 0 <= centre <= scan.sizes["bin"] - 1:
-        raise InputError(f"{name}: the centre {centre:g} lies beside the detector of {scan.sizes['bin']} bins.")
+    axis = centre_of_rotation(fine["sinogram"].isel(row=row), name=name) if centre is None else float(centre)
+    if not 0 <= axis <= scan.sizes["bin"] - 1:
+        raise InputError(f"{name}: the centre {axis:g} lies beside the detector of {scan.sizes['bin']} bins.")
     scan = binned(scan.isel(row=[row]), binning)
     lines = line_integrals(scan, zinger_limit=zinger_limit, air=-(-air // binning), name=name).isel(row=0)
-    centre = (centre - (binning - 1) / 2) / binning
+    axis = (axis - (binning - 1) / 2) / binning
     bins, width = scan.sizes["bin"], float(scan.attrs["bin_width"])
     pixel = width if pixel is None else float(pixel)
-    reach = min(centre + 0.5, bins - 0.5 - centre) * width
+    reach = min(axis + 0.5, bins - 0.5 - axis) * width
     size = int(2 * reach / pixel + 1e-6) if size is None else int(size)
     if size * pixel > bins * width * (1 + 1e-6):
         raise InputError(
@@ -203,7 +202,7 @@ def observation_of(
         units="1", long_name="line integrals of the attenuation"
     )
     units = "mm" if scan["bin"].attrs.get("units") == "mm" else "pixel"
-    setting = {"centre": ((), centre, {"units": "1", "long_name": "axis of rotation on the detector, in bins"})}
+    setting = {"centre": ((), axis, {"units": "1", "long_name": "axis of rotation on the detector, in bins"})}
     everything = everything.assign(setting).assign_coords(field_axes(size, pixel, units))
     everything.attrs = {**scan.attrs, "row": row}
     observation = everything.isel(angle=given)

@@ -157,19 +157,19 @@ def read_numpy(path: Path, variable: str | None) -> Raw:
 
 
 def _from_arrays(path: Path, arrays: dict[str, np.ndarray], variable: str | None) -> Raw:
-    beside = {
-        "angles": next((n for n in ("theta", "angles") if n in arrays), None),
-        "white": next((n for n in ("white", "data_white", "blank") if n in arrays), None),
-        "dark": next((n for n in ("dark", "data_dark") if n in arrays), None),
-    }
+    def first(*names: str) -> str | None:
+        return next((n for n in names if n in arrays), None)
+
+    angles, white, dark = first("theta", "angles"), first("white", "data_white", "blank"), first("dark", "data_dark")
     listing = ", ".join(f"{n} {a.shape} {a.dtype}" for n, a in arrays.items()) or "nothing"
     if variable is not None and variable not in arrays:
         raise InputError(f"{path}: there is no variable '{variable}'; found {listing}.")
     named = [n for n in ("data", "counts", "sinogram") if n in arrays]
-    rest = [n for n, a in arrays.items() if n not in beside.values() and a.dtype.kind in "fiu" and min(a.shape) > 1]
+    taken = (angles, white, dark)
+    rest = [n for n, a in arrays.items() if n not in taken and a.dtype.kind in "fiu" and min(a.shape, default=0) > 1]
     chosen = variable or (named[0] if named else rest[0] if len(rest) == 1 else None)
     if chosen is None:
         raise InputError(f"{path}: expected one array of projections, found {listing}; name one with `variable`.")
-    angles = arrays[beside["angles"]].ravel() if beside["angles"] else None
-    white, dark = (arrays[beside[k]] if beside[k] else None for k in ("white", "dark"))
-    return Raw(arrays[chosen], chosen, "", angles, beside["angles"] or "theta", None, white, dark)
+    parts = [None if name is None else arrays[name] for name in taken]
+    theta = None if parts[0] is None else parts[0].ravel()
+    return Raw(arrays[chosen], chosen, "", theta, angles or "theta", None, parts[1], parts[2])

@@ -94,7 +94,8 @@ def make_scan(
             f"{name}: there is no white field ('data_white'): counts need the beam without the object. Give white=... "
             "(a number, an array or a file), or kind='sinogram' if the file holds line integrals already."
         )
-    white, dark = (None if part is None else np.asarray(part, dtype=np.float64) for part in (white, dark))
+    white = np.asarray(white, dtype=np.float64)
+    dark = None if dark is None else np.asarray(dark, dtype=np.float64)
     for label, part in (("white", white), ("dark", dark)):
         if part is not None:
             _not_negative(finite(part, f"{name}: '{label}'"), f"{name}: '{label}'")
