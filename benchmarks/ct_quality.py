@@ -7,7 +7,8 @@
    gets the weight that is best on that row, of the same tooth, which is more than it would know in earnest. The prior
    was not tuned.
 3. Slices of a CT volume that the prior has not seen, from 25 views on a grid twice as coarse as the one they were
-   projected on. Total variation gets the weight that is best on a slice of another patient.
+   projected on. The error that pixels make and the weight that is best for total variation are
+   those of a slice of another patient.
 
     python benchmarks/ct_quality.py --data FOLDER_WITH_ct [--prior FILE] [--members 8] [--slices 5]
 """
@@ -30,6 +31,7 @@ from scidiff.problems.imaging import tensor
 from scidiff.problems.tomography_tv import weighted_tv
 
 VIEWS_TOOTH, VIEWS_PATIENT, BINNING = 30, 25, 4
+SIZE = 80  # joined bins along the sides of the field; the tooth is 65 wide, all around it is air
 MODEL_ERRORS = (0.0, 0.005, 0.01, 0.02)  # standard deviations of line integrals
 
 
@@ -105,7 +107,7 @@ def tuned(tooth: Path, settings: dict[str, Any]) -> tuple[float, float]:
 
 
 def few_views(tooth: Path, prior: str, members: int, samplers: list[str], steps: int | None) -> None:
-    settings = {"views": VIEWS_TOOTH, "binning": BINNING, "prior": prior}
+    settings = {"views": VIEWS_TOOTH, "binning": BINNING, "size": SIZE, "prior": prior}
     error, weight = tuned(tooth, settings)
     problem = problems.get("ct", row=1, tv_weight=weight, model_error=error, **settings)
     observation = problem.read(tooth)
@@ -115,7 +117,7 @@ def few_views(tooth: Path, prior: str, members: int, samplers: list[str], steps:
     for sampler in samplers:
         begin = time.perf_counter()
         options = {} if steps is None else {"steps": steps}
-        draws = ensemble(problem, observation, sampler, members, 1, **options)
+        draws = ensemble(problem, observation, sampler, members, members, **options)
         seconds = time.perf_counter() - begin
         scores = {k: float(v) for k, v in problem.evaluate(result(problem, observation, draws), observation).items()}
         if sampler == samplers[0]:
@@ -126,11 +128,20 @@ def few_views(tooth: Path, prior: str, members: int, samplers: list[str], steps:
 
 
 def patient(folder: Path, prior: str, members: int, slices: int, samplers: list[str], steps: int | None) -> None:
-    other = problems.get("ct", views=VIEWS_PATIENT, prior=prior, data=folder / "sts_010_ct.nii.gz")
+    settings: dict[str, Any] = {"views": VIEWS_PATIENT, "prior": prior}
+    other = problems.get("ct", data=folder / "sts_010_ct.nii.gz", **settings)
+    case = other.case(0)
+    residual = other.likelihood(case.observation).difference(
+        other.operator(case.observation)(tensor(case.truth[other.field])[None, None])
+    )
+    photons = tensor(case.observation["noise_std"]).square().mean()
+    settings["model_error"] = float((residual.square().mean() - photons).clamp_min(0).sqrt())  # of pixels of 2 mm
+    other = problems.get("ct", data=folder / "sts_010_ct.nii.gz", **settings)
     case = other.case(0)
     weight = other.tuned_tv_weight(case.observation, case.truth)
-    problem = problems.get("ct", views=VIEWS_PATIENT, prior=prior, data=folder / "sts_051_ct.nii.gz", tv_weight=weight)
-    print(f"3. sts_051, {slices} slices, {VIEWS_PATIENT} views, 1e5 photons; TV weight {weight:g}:")
+    problem = problems.get("ct", data=folder / "sts_051_ct.nii.gz", tv_weight=weight, **settings)
+    print(f"3. sts_051, {slices} slices, {VIEWS_PATIENT} views, 1e5 photons:")
+    print(f"   found on another patient: model error {settings['model_error']:.4f}, TV weight {weight:g}")
     table: dict[str, list[dict[str, float]]] = {}
     for index in range(slices):
         case = problem.case(index)

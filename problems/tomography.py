@@ -46,8 +46,9 @@ class SparseViewCT(Tomography):
         air: Bins at both ends of the detector that see no object, used to correct a drifting beam.
         zinger_limit: Leave out readings that are so many standard deviations above their neighbours.
         noise: Standard deviation of the line integrals, for files that hold no counts.
-        model_error: Standard deviation of what is wrong with the line integrals of a real scan besides photon noise
-            (drift, rings, partial volumes), added to it in quadrature; photon noise alone makes members fit it.
+        model_error: Standard deviation of what is wrong with the line integrals besides photon noise (drift, rings,
+            pixels that are not small), added to it in quadrature. Simulated cases are drawn without it, only their
+            stated noise holds it: what their finer grid does is of this kind.
         angles, angle_units, white, dark, kind, dims, bin_width, gain: See `scidiff.datasets.tomography.read_scan`.
         photons: Photons per bin without an object in simulated cases.
         data: File or folder of CT volumes from which simulated cases are taken; a random limb by default.

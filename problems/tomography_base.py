@@ -17,7 +17,7 @@ from scidiff.operators.tomography import Transmission
 from scidiff.problems.attenuation import attenuation_prior, from_hounsfield, water_attenuation
 from scidiff.problems.base import require
 from scidiff.problems.imaging import GridProblem, tensor
-from scidiff.problems.tomography_scan import Seen, field_axes, numbers, observation_of, projector
+from scidiff.problems.tomography_scan import ALL_VIEWS, Seen, field_axes, numbers, observation_of, projector
 from scidiff.protocols import Prior
 
 if TYPE_CHECKING:
@@ -176,9 +176,10 @@ class Tomography(GridProblem):
         valid = counts > 0
         safe = np.where(valid, counts, 1.0)
         dims, count = self.measured_dims, {"units": "count"}
-        std = {"units": "1", "long_name": "standard deviation of the noise"}
+        std = {"units": "1", "long_name": "standard deviation of noise and model error"}
+        spread = np.sqrt(1 / safe + self.arguments["model_error"] ** 2)
         parts = {
-            "noise_std": (dims, np.where(valid, safe**-0.5, 1.0).astype(np.float32), std),
+            "noise_std": (dims, np.where(valid, spread, 1.0).astype(np.float32), std),
             "valid": (dims, valid, {"long_name": "readings that can be used"}),
             "counts": (dims, counts.astype(np.float32), count),
             "blank": (dims, np.full(counts.shape, self.photons, np.float32), count),
@@ -239,11 +240,18 @@ class Tomography(GridProblem):
 
     def region(self, truth: Tensor, observation: xr.Dataset | None) -> Tensor | None:
         """Everywhere in simulated cases; in real scans the disc that all views see."""
-        if observation is None or "reference" not in observation:
+        if observation is None or "held_sinogram" not in observation:
             return None
         h, w = truth.shape[-2:]
         y, x = torch.arange(h)[:, None] - (h - 1) / 2, torch.arange(w) - (w - 1) / 2
         return (torch.hypot(y / (h / 2), x / (w / 2)) <= 1)[None, None]
+
+    def image_scores(self, estimate: Tensor, truth: Tensor, where: Tensor | None = None) -> dict[str, float]:
+        """RMSE, PSNR and SSIM; what lies outside of ``where`` counts as right for SSIM."""
+        scores = super().image_scores(estimate, truth, where)
+        if where is not None:
+            scores["ssim"] = super().image_scores(torch.where(where, estimate, truth), truth).get("ssim", float("nan"))
+        return scores
 
     def check(self, observation: xr.Dataset) -> dict[str, Any]:
         """Does the forward model explain the scan? See `scidiff.problems.tomography_checks`."""
@@ -263,14 +271,14 @@ class Tomography(GridProblem):
         own = truth is not None and self.field in truth and "member" not in truth[self.field].dims
         if truth is not None and not own and "reference" in truth:
             truth = truth[["reference"]].rename(reference=self.field)
+        measured = truth is not None and truth[self.field].attrs.get("measured") == ALL_VIEWS
         scores = super().evaluate(ensemble, truth)
         if isinstance(ensemble, Ensemble) or "held_sinogram" not in ensemble:
             return scores
-        found = held_back_scores(ensemble, self.field, self.region, self.seed)
-        if "coverage_90" in scores and "coverage_90" in found:
+        reference = truth[self.field] if truth is not None and measured else None
+        found = held_back_scores(ensemble, self.field, reference, self.region, self.seed)
+        if "coverage_90" in found:
             scores = scores.rename(coverage_90="coverage_90_members")
-        else:
-            found.pop("coverage_90", None)
         return scores.assign({k: ((), v, {"units": "1"}) for k, v in found.items()})
 
     def tuned_tv_weight(

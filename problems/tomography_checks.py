@@ -118,7 +118,11 @@ def checks(observation: xr.Dataset, operator: Seen, likelihood: str) -> dict[str
 
 
 def held_back_scores(
-    result: xr.Dataset, field: str, region: Callable[[Tensor, Any], Tensor | None], seed: int
+    result: xr.Dataset,
+    field: str,
+    reference: xr.DataArray | None,
+    region: Callable[[Tensor, Any], Tensor | None],
+    seed: int,
 ) -> dict[str, float]:
     """How members predict the views set aside, and the picture that all views together give.
 
@@ -144,7 +148,7 @@ def held_back_scores(
     if len(samples) < 2:
         return scores
     scores["held_back_coverage_90"] = float(coverage(predicted[:, None, valid], y[valid][None], 0.9, std[valid][None]))
-    if "reference" in result:
+    if reference is not None:
         generator = stream("reference", seed)
         order = np.argsort(np.concatenate([result["angle"].values, result["held_angle"].values]), kind="stable")
         setting = xr.Dataset({"centre": result["centre"]})
@@ -157,7 +161,7 @@ def held_back_scores(
         for z in predicted:
             drawn = torch.where(valid, z + std * torch.randn(z.shape, generator=generator), 0.0)
             pictures.append(whole.fbp(torch.cat([given, drawn])[order][None, None]))
-        truth = numbers(result["reference"])[None, None]
+        truth = numbers(reference)[None, None]
         where = region(truth, result)
         scores["coverage_90"] = float(coverage(torch.stack(pictures), truth, 0.9, where=where))
     return scores

@@ -31,7 +31,10 @@ from scidiff.problems.attenuation import matched_water
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Seen", "choose_views", "field_axes", "numbers", "observation_of", "projector", "sparse"]
+__all__ = ["ALL_VIEWS", "Seen", "choose_views", "field_axes", "numbers", "observation_of", "projector", "sparse"]
+
+ALL_VIEWS = "filtered backprojection of all views"
+"""What is written on a reference that is itself computed from the scan."""
 
 
 def numbers(array: xr.DataArray) -> Tensor:
@@ -231,7 +234,7 @@ def _picture(observation: xr.Dataset, units: str, cutoff: float = 1.0) -> xr.Dat
     operator = Seen(projector(observation), torch.from_numpy(np.array(observation["valid"].values)))
     window = {} if cutoff == 1 else {"filter": "hann", "cutoff": cutoff}
     image = operator.fbp(numbers(observation["sinogram"])[None, None], **window)[0, 0].numpy()
-    attrs = {"units": f"1/{units}", "long_name": "filtered backprojection of all views"}
+    attrs = {"units": f"1/{units}", "long_name": ALL_VIEWS, "measured": ALL_VIEWS}
     return xr.DataArray(image, {d: observation[d] for d in ("y", "x")}, ("y", "x"), attrs=attrs)
 
 

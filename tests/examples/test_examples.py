@@ -53,7 +53,7 @@ def test_sparse_view_ct(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     spectrum = (1 + (k[:, None].square() + k.square()) / 0.05**2).pow(-1.6).double()
     spectrum = 0.01**2 * spectrum / spectrum.mean()
     prior = GaussianPrior(torch.full((1, 32, 32), 0.01), Stationary(spectrum, dims=2))
-    scores = load("sparse_view_ct").main(2, prior, tmp_path / "figure.png", views=4, size=32, pixel=4.0)
+    scores = load("sparse_view_ct").main(8, prior, tmp_path / "figure.png", views=4, size=32, pixel=4.0)
     assert scores["psnr"] > scores["psnr_fbp"]
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert "SIRT" in capsys.readouterr().out

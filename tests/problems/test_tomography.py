@@ -96,7 +96,7 @@ def test_reconstruct_and_evaluate(problem, case) -> None:
     assert result["attenuation"].dims == ("member", "y", "x") and result["attenuation"].attrs["units"] == "1/mm"
     scores = {k: float(v) for k, v in problem.evaluate(result, case.truth).items()}
     assert scores["psnr"] > 22 and scores["psnr_tv"] > scores["psnr_fbp"]
-    assert 0.8 < scores["coverage_90"] <= 1 and scores["chi2"] < 2
+    assert 0.8 < scores["coverage_90"] <= 1 and scores["chi2"] < 4  # pixels twice as wide add to the noise
     assert {"ssim", "crps", "spread_skill", "chi2", "psnr_sirt", "psnr_tv"} <= set(scores)
     alone = problem.evaluate(Ensemble(torch.as_tensor(result["attenuation"].values)[:, None, None]), case.truth)
     for name in alone:
