@@ -124,7 +124,7 @@ def few_views(tooth: Path, prior: str, members: int, samplers: list[str], steps:
             for name in ("fbp", "sirt", "tv"):
                 line(name, {k: scores[f"{k}_{name}"] for k in ("psnr", "ssim")}, "psnr", "ssim")
         line(f"{sampler}, mean of {members}", scores, "psnr", "ssim", "chi2", "held_back_chi2_mean", "spread_skill")
-        line(f"  in {seconds:.0f} s", scores, "coverage_90", "coverage_90_members", "held_back_coverage_90", "crps")
+        line(f"  in {seconds:.0f} s", scores, "coverage_90", "coverage_90_members", "held_back_coverage_90")
 
 
 def patient(folder: Path, prior: str, members: int, slices: int, samplers: list[str], steps: int | None) -> None:
