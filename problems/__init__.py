@@ -23,6 +23,8 @@ _EXPORTS: dict[str, str] = {
     "Problem": "scidiff.problems.base",
     "SuperResolution": "scidiff.problems.super_resolution",
     "WidefieldDeconvolution": "scidiff.problems.widefield",
+    "LimitedAngleCT": "scidiff.problems.tomography",
+    "SparseViewCT": "scidiff.problems.tomography",
     "get": "scidiff.problems.registry",
     "names": "scidiff.problems.registry",
 }
