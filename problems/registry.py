@@ -12,9 +12,9 @@ __all__ = ["get", "names"]
 
 _PROBLEMS = {
     "black-hole": ("scidiff.problems.black_hole", "BlackHoleImaging"),
-    "deblurring": ("scidiff.problems.deblurring", "Deblurring"),
     "ct": ("scidiff.problems.tomography", "SparseViewCT"),
     "ct-limited": ("scidiff.problems.tomography", "LimitedAngleCT"),
+    "deblurring": ("scidiff.problems.deblurring", "Deblurring"),
     "gaussian": ("scidiff.problems.gaussian", "GaussianInpainting"),
     "inpainting": ("scidiff.problems.inpainting", "Inpainting"),
     "mri": ("scidiff.problems.mri", "AcceleratedMRI"),
