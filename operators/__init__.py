@@ -15,6 +15,7 @@ _EXPORTS: dict[str, str] = {
     "BlackBox": "scidiff.operators.black_box",
     "CartesianMRI": "scidiff.operators.mri",
     "Convolution": "scidiff.operators.convolution",
+    "Darcy": "scidiff.operators.pde",
     "Downsampling": "scidiff.operators.downsampling",
     "Frozen": "scidiff.operators.black_box",
     "Helmholtz": "scidiff.operators.pde",

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scidiff.datasets.gaussian_field import GaussianFields
-from scidiff.datasets.laplace import BoxLaplacian
+from scidiff.solvers.laplace import BoxLaplacian
 from scidiff.datasets.poisson_pairs import PoissonPairs
 from scidiff.datasets.sources import SIMULATORS, training_data
 from scidiff.errors import InputError

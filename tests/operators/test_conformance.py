@@ -59,6 +59,10 @@ def mri(**options: Any) -> Any:
     return operators.CartesianMRI(randn(3, 6, 5, dtype=C128), seen(6, 5), **options)
 
 
+def rock() -> dict[str, Any]:
+    return {"at": (0.3 * randn(3, 1, 6, 5)).exp()}
+
+
 def rotated() -> Any:
     left, right = operators.Mask(seen(*BLUR)), operators.Mask(seen(4, 5))
     return left.H @ operators.LinearMap(randn(int(left.mask.sum()), int(right.mask.sum()))) @ right
@@ -81,6 +85,7 @@ CASES = [
     Case("downsampling", lambda: operators.Downsampling((2, 3), (6, 9)), (2, 6, 9), NO_PINV),
     Case("Poisson's equation", lambda: operators.Poisson((6, 5), (1.0, 2.0)), (2, 6, 5), NO_PINV),
     Case("Helmholtz' equation", lambda: operators.Helmholtz((6, 5), 2.0), (1, 6, 5), NO_PINV),
+    Case("Darcy's flow", lambda: operators.Darcy((6, 5), 2.0, (1.0, 2.0)), (1, 6, 5), (*NONLINEAR, "pinv"), lazy=rock),
     Case("MRI", mri, (1, 6, 5), NO_SVD, {"complex_fields": True}),
     Case("MRI of real fields", lambda: operators.RealField(mri()), (1, 6, 5), NO_SVD),
     Case("JPEG", lambda: operators.JPEG(50, 8.0, 0.5), (1, 16, 8), (*NONLINEAR, "vjp")),
