@@ -3,6 +3,8 @@
 from scidiff.linalg.cosine import Cosine
 from scidiff.linalg.covariance import Covariance, Dense, Diagonal, Isotropic, Spectral, as_covariance
 from scidiff.linalg.low_rank import LowRank
+from scidiff.linalg.random_fields import laplacian_power, matern
+from scidiff.linalg.sine import Sine, sine_basis
 from scidiff.linalg.solvers import SolveInfo, cg, gmres, lsqr
 from scidiff.linalg.stationary import Stationary
 from scidiff.linalg.svd import SVD, Frame, dense_svd
@@ -16,6 +18,7 @@ __all__ = [
     "Frame",
     "Isotropic",
     "LowRank",
+    "Sine",
     "SolveInfo",
     "Spectral",
     "Stationary",
@@ -23,5 +26,8 @@ __all__ = [
     "cg",
     "dense_svd",
     "gmres",
+    "laplacian_power",
     "lsqr",
+    "matern",
+    "sine_basis",
 ]
