@@ -14,7 +14,13 @@ from scidiff.lazy import lazy_exports  # noqa: E402 - the check above must come 
 _EXPORTS: dict[str, str] = {
     "AcceleratedMRI": "scidiff.problems.mri",
     "Case": "scidiff.problems.base",
+    "DarcyForward": "scidiff.problems.darcy",
+    "DarcyInverse": "scidiff.problems.darcy",
     "GaussianInpainting": "scidiff.problems.gaussian",
+    "HelmholtzForward": "scidiff.problems.poisson",
+    "HelmholtzInverse": "scidiff.problems.poisson",
+    "PoissonForward": "scidiff.problems.poisson",
+    "PoissonInverse": "scidiff.problems.poisson",
     "Problem": "scidiff.problems.base",
     "get": "scidiff.problems.registry",
     "names": "scidiff.problems.registry",

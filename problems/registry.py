@@ -11,8 +11,14 @@ from scidiff.arguments import near, require_kinds
 __all__ = ["get", "names"]
 
 _PROBLEMS = {
+    "darcy-forward": ("scidiff.problems.darcy", "DarcyForward"),
+    "darcy-inverse": ("scidiff.problems.darcy", "DarcyInverse"),
     "gaussian": ("scidiff.problems.gaussian", "GaussianInpainting"),
+    "helmholtz-forward": ("scidiff.problems.poisson", "HelmholtzForward"),
+    "helmholtz-inverse": ("scidiff.problems.poisson", "HelmholtzInverse"),
     "mri": ("scidiff.problems.mri", "AcceleratedMRI"),
+    "poisson-forward": ("scidiff.problems.poisson", "PoissonForward"),
+    "poisson-inverse": ("scidiff.problems.poisson", "PoissonInverse"),
 }
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from scidiff.priors.mixture import GaussianMixturePrior
     from scidiff.priors.pretrained import load_pretrained
     from scidiff.priors.product import ProductPrior
+    from scidiff.priors.transformed import TransformedPrior
 
 __all__ = [
     "ConvertedPrior",
@@ -27,6 +28,7 @@ __all__ = [
     "GaussianPrior",
     "Kriging",
     "ProductPrior",
+    "TransformedPrior",
     "bits_per_dimension",
     "elbo",
     "load_pretrained",
@@ -41,6 +43,7 @@ _EXPORTS = {
     "GaussianPrior": "scidiff.priors.gaussian",
     "Kriging": "scidiff.priors.kriging",
     "ProductPrior": "scidiff.priors.product",
+    "TransformedPrior": "scidiff.priors.transformed",
     "bits_per_dimension": "scidiff.priors.likelihood",
     "elbo": "scidiff.priors.likelihood",
     "log_prob": "scidiff.priors.likelihood",
