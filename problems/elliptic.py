@@ -148,7 +148,9 @@ class Elliptic(GridProblem):
             if self.state == "a":
                 return self.law()
             if self.bundled is None:
-                raise InputError(f"there is no bundled joint prior for problem '{self.name}'; give prior=..., or state='a'.")
+                raise InputError(
+                    f"there is no bundled joint prior for problem '{self.name}'; give prior=..., or state='a'."
+                )
         chosen: Any = self.bundled if self._prior is None else self._prior
         if not isinstance(chosen, (str, os.PathLike)):
             return chosen

@@ -10,10 +10,9 @@ from scidiff.errors import InputError
 from scidiff.inference import Ensemble
 from scidiff.linalg import Dense
 from scidiff.noise import GaussianNoise
-from scidiff.posterior import MMPS, EnKG
-from scidiff.posterior.diffusion_pde import DiffusionPDE
+from scidiff.posterior import MMPS, DiffusionPDE, EnKG
 from scidiff.priors import GaussianPrior
-from scidiff.samplers import DPMSolver, Heun
+from scidiff.samplers import DPMSolver
 
 LINEAR = ["poisson-inverse", "poisson-forward", "helmholtz-inverse", "helmholtz-forward"]
 ALL = [*LINEAR, "darcy-inverse", "darcy-forward"]
@@ -161,7 +160,10 @@ def test_the_residual_vanishes_at_solutions_and_not_at_zero():
 
 
 def test_diffusion_pde_uses_the_residual():
-    """A prior that knows a and u but not that they belong together: the equation is what the residual adds."""
+    """A prior that knows a and u but not that they belong together: the equation is what the residual adds.
+
+    Without it the source is guessed from the prior alone; with it the mean is about as good as the exact one.
+    """
     plain = problems.get("poisson-inverse", size=8, points=20, noise=0.02, constant=True)
     prior = joint(plain)
     cov = prior.prior.cov.dense()
@@ -172,11 +174,14 @@ def test_diffusion_pde_uses_the_residual():
     case = problem.case(0)
     errors, residuals = {}, {}
     for weight in (0.0, 1.0):
-        sampler = DiffusionPDE(Heun(199), residual_weight=weight)
-        found = sampler(problem.with_residual(case.observation, 0.3), 16, rng())
+        sampler = DiffusionPDE(100, residual_weight=weight)
+        found = sampler(problem.with_residual(case.observation, 0.05), 16, rng())
         errors[weight] = float(problem.evaluate(found, case.truth)["relative_l2"])
         residuals[weight] = float(problem.residual(found.samples[:, 0]).square().mean().sqrt())
-    assert residuals[1.0] < 0.6 * residuals[0.0] and errors[1.0] < 0.9 * errors[0.0]
+    assert residuals[1.0] < 0.2 * residuals[0.0] and errors[1.0] < 0.5 * errors[0.0]
+    x = problem.quantity(case.truth, "a")
+    bayes = 100 * float((plain.exact(case.observation).mean - x).norm() / x.norm())
+    assert errors[1.0] < 1.2 * bayes
     with pytest.raises(ValueError, match="leaves no residual"):
         plain.with_residual(case.observation)
 
@@ -220,6 +225,8 @@ def test_bad_observations():
     with pytest.raises(InputError, match="no bundled joint prior"):
         problems.get("helmholtz-inverse", state="pair").posterior(observation)
     with pytest.raises(InputError, match="needs"):
-        problems.get("poisson-inverse", **SMALL, prior=problems.get("poisson-inverse", size=9).prior).posterior(observation)
+        problems.get("poisson-inverse", **SMALL, prior=problems.get("poisson-inverse", size=9).prior).posterior(
+            observation
+        )
     with pytest.raises(InputError, match="neither 'u' nor 'pair'"):
         problem.observe(observation)
