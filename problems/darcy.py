@@ -5,11 +5,12 @@ The permeability comes from a Gaussian field g of unit variance:
 ==================  =================================================  =========================================
 ``coefficient``     truth                                              prior of state ``"a"``
 ==================  =================================================  =========================================
-``"binary"``        ``high`` where g is positive, else ``low``         :math:`l + (h - l) / (1 + e^{-s g})`, s = sharpness
+``"binary"``        ``high`` where g is positive, else ``low``         :math:`l + (h - l) / (1 + e^{-s g})`
 ``"lognormal"``     :math:`\sqrt{l h}\,(h/l)^{g/2}`                    the same
 ==================  =================================================  =========================================
 
-so that a stays positive whatever a sampler does. The logistic function stands for the step because a step has no
+with s the ``sharpness``, so that a stays positive whatever a sampler does.
+The logistic function stands for the step because a step has no
 gradient. The state is that of g, whose denoiser is exact; only the forward model is nonlinear.
 """
 

@@ -21,8 +21,8 @@ points, and `Elliptic.with_residual` adds the equation as a second likelihood.
 of the coarse one: discretisation errors are in the data.
 
 References:
-    DiffusionPDE: Generative PDE-Solving Under Partial Observation (Huang et al., 2024), arXiv:2406.17763 (the laws; grid
-    128x128, 500 points without noise).
+    DiffusionPDE: Generative PDE-Solving Under Partial Observation (Huang et al., 2024), arXiv:2406.17763 (the laws;
+    grid 128x128, 500 points without noise).
 """
 
 from __future__ import annotations
@@ -316,11 +316,11 @@ class Elliptic(GridProblem):
         return x, self.solver(x)
 
     def evaluate(self, ensemble: Ensemble | xr.Dataset, truth: xr.Dataset | None = None) -> xr.Dataset:
-        """Relative L2 errors in per cent, of the mean of the quantity asked for and of both; scores of the ensemble.
+        r"""Relative L2 errors in per cent, of the mean of the quantity asked for and of both; scores of the ensemble.
 
         With the result of `scidiff.reconstruct`, which carries the observation, also ``relative_l2_bayes``, the error
         of the exact posterior mean, ``gap``, the expected root mean square error of the mean over the least possible
-        one, :math:`\\sqrt{1 + |\\hat m - m|^2 / E|x - m|^2}`, and the misfit ``chi2``.
+        one, :math:`\sqrt{1 + |\hat m - m|^2 / E|x - m|^2}`, and the misfit ``chi2``.
         """
         import xarray as xr
 

@@ -26,7 +26,7 @@ def cosine_basis(n: int) -> Tensor:
 
 
 class Separable(Spectral):
-    r"""Covariance :math:`C = F^\top \mathrm{diag}(\lambda)\, F`, :math:`F` the product of an orthonormal basis per axis.
+    r"""Covariance :math:`C = F^\top \mathrm{diag}(\lambda)\, F`; :math:`F` has an orthonormal basis for each axis.
 
     Leading dimensions of the field (channels) are independent. Transforms are matrix products along each axis: for
     sides of some hundred points that is faster than an FFT.

@@ -1,4 +1,4 @@
-r"""Gaussian fields given n numbers measured of them, by systems of n equations: kriging, or Gaussian-process regression.
+r"""Gaussian fields given n numbers measured of them, by systems of n equations: kriging.
 
 For :math:`x \sim N(m, C)` and :math:`y = A x + e` with independent :math:`e_i \sim N(0, s_i^2)`,
 
@@ -12,9 +12,11 @@ factorisation of an n x n matrix; a mean or a draw is then one product with C. N
 made, so grids of a million points are fine as long as n is some thousand. The variance of every entry needs the n x d
 matrix A C, made when first asked for.
 
+Also known as Gaussian-process regression.
+
 References:
-    Conditional simulation by kriging: Journel and Huijbregts, Mining Geostatistics, 1978. Gaussian Processes for Machine
-    Learning, Rasmussen and Williams, 2006, section 2.2.
+    Conditional simulation by kriging: Journel and Huijbregts, Mining Geostatistics, 1978. Gaussian Processes for
+    Machine Learning, Rasmussen and Williams, 2006, section 2.2.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ class Kriging:
     Arguments:
         prior: Gaussian prior of real fields (\*X) with d entries.
         at: Indices of the points seen in the flattened field, (n,) integers; or the measurement as a matrix (n, d).
-        std: Standard deviation s of the noise, one or (n,). May be zero where the points determine each other in no way.
+        std: Standard deviation s of the noise, one or (n,); zero for exact numbers.
         y: What was measured, (n,) or (1, n).
 
     Raises:

@@ -4,8 +4,8 @@ Unknowns live at the centres of cells of width h. The flux through the face betw
 :math:`-t_{ij} (u_j - u_i) / h` with the harmonic mean :math:`t_{ij} = 2 a_i a_j / (a_i + a_j)`, that through a wall
 :math:`2 a_i u_i / h`, and the fluxes out of a cell add up to its source:
 
-.. math:: (A(a)\,u)_i = \sum_{\text{axes}} \frac1{h^2} \Big(\sum_j t_{ij} (u_i - u_j) + \sum_{\text{walls}} 2 a_i u_i\Big)
-          = f_i .
+.. math:: (A(a)\,u)_i = \sum_{\text{axes}} \frac1{h^2} \Big(\sum_j t_{ij} (u_i - u_j) + \sum_{\text{walls}} 2 a_i
+          u_i\Big) = f_i .
 
 Mass is conserved cell by cell, layers in one dimension are exact, and the solution is accurate to second order where
 ``a`` is smooth (also across jumps that lie on faces).

@@ -22,7 +22,14 @@ def load(name: str) -> ModuleType:
 
 
 def test_every_example_is_tested_here() -> None:
-    tested = {"combine_instruments", "exact_posterior", "prior_samples", "reconstruct_mri", "which_sampler"}
+    tested = {
+        "combine_instruments",
+        "darcy_inverse",
+        "exact_posterior",
+        "prior_samples",
+        "reconstruct_mri",
+        "which_sampler",
+    }
     assert {path.stem for path in FOLDER.glob("*.py")} - {"__init__"} == tested
 
 
@@ -33,6 +40,13 @@ def test_combine_instruments(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert all(row["mean error"] < 2 / 64**0.5 for row in table.values())
     assert abs(table["stations"]["norm"] - 1) < 1e-6
     assert (tmp_path / "instruments.safetensors").is_file() and "spread left" in capsys.readouterr().out
+
+
+def test_darcy_inverse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = load("darcy_inverse").main(12, 4, 8, 16, tmp_path / "figure.png")
+    assert table["mmps"]["relative_l2"] < table["homogeneous"]["relative_l2"] and "enkg" in table
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert "spread_skill" in capsys.readouterr().out
 
 
 def test_exact_posterior(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Kriging against conditioning with dense matrices, draws against the covariance, a large grid, one clear error each."""
+"""Kriging against conditioning with dense matrices, draws against the covariance, a large grid, bad input."""
 
 import pytest
 import torch
