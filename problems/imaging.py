@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-__all__ = ["GridProblem", "axes", "tensor"]
+__all__ = ["GridProblem", "axes", "continued", "tensor"]
 
 NETCDF = (".nc", ".nc4", ".netcdf")
 
@@ -50,6 +50,22 @@ def axes(
     """Evenly spaced coordinates for `xarray.DataArray`, beginning at ``first``."""
     attrs = {"units": units}
     return {d: (d, first + spacing * np.arange(n, dtype=float), attrs) for d, n in zip(dims, shape, strict=True)}
+
+
+def continued(axis: xr.DataArray, dim: str, before: float, count: int, factor: int = 1) -> tuple[str, np.ndarray, dict]:
+    """Coordinates of a field that overhangs a measured axis, or is finer.
+
+    Arguments:
+        axis: Evenly spaced coordinates of the measurement.
+        dim: Name of the field's dimension.
+        before: How many entries of the field come before the block of entries that the first measured one stands for.
+        count: Entries of the field.
+        factor: Entries of the field in one measured entry; blocks share their centres.
+    """
+    values = np.asarray(axis.values, dtype=float)
+    spacing = (values[-1] - values[0]) / (len(values) - 1) if len(values) > 1 else 1.0
+    first = values[0] - spacing / factor * (before + (factor - 1) / 2)
+    return dim, first + spacing / factor * np.arange(count), {**axis.attrs}
 
 
 class GridProblem:
@@ -162,6 +178,10 @@ class GridProblem:
     def region(self, truth: Tensor, observation: xr.Dataset | None) -> Tensor | None:
         r"""Where fields are compared, boolean (1, 1, \*grid); None is everywhere."""
         return None
+
+    def compared(self, x: Tensor, observation: xr.Dataset | None) -> Tensor:
+        r"""The part of fields (..., \*grid) that is scored, such as the inside of the frame; by default all."""
+        return x
 
     def aligned(self, samples: Tensor, truth: Tensor) -> Tensor:
         r"""Members (M, 1, 1, \*grid) with what the data cannot know (a shift, a sign) taken from the truth."""
@@ -321,18 +341,19 @@ class GridProblem:
         """
         import xarray as xr
 
-        carried = not isinstance(ensemble, Ensemble) and self.measured in ensemble
-        observation = ensemble if carried else None
+        observation: Any = ensemble if not isinstance(ensemble, Ensemble) and self.measured in ensemble else None
         if truth is None and observation is None:
             raise ValueError("without a truth, evaluate needs the result of `reconstruct`, with the observation in it.")
-        shape = self.truth_array(truth).shape if truth is not None else self.template(observation).shape  # type: ignore[arg-type]
+        shape = self.truth_array(truth).shape if truth is not None else self.template(observation).shape
         samples = samples_of(ensemble, self.field, (1, *shape))
         scores: dict[str, float] = {}
         x = where = None
         if truth is not None:
-            x = tensor(self.truth_array(truth))[None, None].to(samples.dtype)
-            where = self.region(x, observation)  # type: ignore[arg-type]
-            members = self.aligned(samples, x)
+            whole = tensor(self.truth_array(truth))[None, None].to(samples.dtype)
+            where = self.region(whole, observation)
+            members = self.compared(self.aligned(samples, whole), observation)
+            x = self.compared(whole, observation)
+            where = None if where is None else self.compared(where, observation)
             scores |= self.image_scores(members.mean(0), x, where)
             if len(samples) > 1:
                 each = crps(members, x)
@@ -340,14 +361,15 @@ class GridProblem:
                 scores["spread_skill"] = float(spread_skill(members, x, where=where))
                 scores["coverage_90"] = float(coverage(members, x, 0.9, where=where))
         if observation is not None:
-            part = self.likelihood(observation)  # type: ignore[arg-type]
+            part = self.likelihood(observation)
             with torch.no_grad():
                 if part.whitens:
                     scores["chi2"] = float(np.mean([float(part.residual(s).square().mean()) for s in samples]))
             if x is not None:
-                for label, image in self.baselines(observation).items():  # type: ignore[arg-type]
-                    other = self.aligned(tensor(image)[None, None, None].to(x.dtype), x)[0]
-                    scores |= {f"{k}_{label}": v for k, v in self.image_scores(other, x, where).items()}
+                for label, image in self.baselines(observation).items():
+                    other = self.aligned(tensor(image)[None, None, None].to(x.dtype), whole)[0]
+                    found = self.image_scores(self.compared(other, observation), x, where)
+                    scores |= {f"{k}_{label}": v for k, v in found.items()}
         units = {"rmse": self.units, "crps": self.units, "psnr": "dB"}
         return xr.Dataset({k: ((), v, {"units": units.get(k.split("_")[0], "1")}) for k, v in scores.items()})
 

@@ -1,5 +1,6 @@
 """Covariances and iterative solvers for batches of fields."""
 
+from scidiff.linalg.blocks import BlockDiagonal
 from scidiff.linalg.cosine import Cosine
 from scidiff.linalg.covariance import Covariance, Dense, Diagonal, Isotropic, Spectral, as_covariance
 from scidiff.linalg.low_rank import LowRank
@@ -11,6 +12,7 @@ from scidiff.linalg.svd import SVD, Frame, dense_svd
 
 __all__ = [
     "SVD",
+    "BlockDiagonal",
     "Cosine",
     "Covariance",
     "Dense",

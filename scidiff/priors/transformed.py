@@ -1,65 +1,79 @@
-r"""Fields that a smooth map makes of a Gaussian one: positive or bounded coefficients with an exact denoiser.
+r"""A prior seen through a transform: positive or bounded fields from any prior, :math:`x = T(z)`.
 
-.. math:: x = T(z), \qquad z \sim \mathcal N(m, C),
-
-for example log-normal fields, or fields of nearly two values: :math:`T` the logistic function between ``low`` and
-``high`` and z of standard deviation s has transitions as wide as z takes to change by a few. The state is that of z:
-its denoiser is exact, and only the measurement is nonlinear.
+The state :math:`u` and the denoiser are those of the prior of :math:`z`; only ``decode`` changes. A Gaussian prior
+keeps its exact denoiser, so that positive fields have one too (with `scidiff.transforms.Log` a log-normal law).
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Generator, Tensor
+from typing import Any
 
-from scidiff.priors.gaussian import GaussianPrior
+import torch
+from torch import Tensor
+
+from scidiff.protocols import Prior
+from scidiff.rng import Streams
 from scidiff.transforms import Transform
 
 __all__ = ["TransformedPrior"]
 
 
 class TransformedPrior:
-    r"""The law of :math:`T(z)` for Gaussian z.
+    """The law of ``transform.decode(z)`` for a prior of real fields ``z``.
 
     Arguments:
-        gaussian: Law of z, fields (\*X).
-        transform: :math:`T`, one of `scidiff.transforms`.
+        prior: Prior of z, dimensionless.
+        transform: A transform of `scidiff.transforms`; carries the units of x.
     """
 
     affine = False
 
-    def __init__(self, gaussian: GaussianPrior, transform: Transform) -> None:
-        if gaussian.complex:
-            raise TypeError("a transform maps real fields; the Gaussian prior has complex ones.")
-        self.gaussian, self.transform = gaussian, transform
+    def __init__(self, prior: Prior, transform: Transform) -> None:
+        if not isinstance(transform, Transform):
+            raise TypeError(f"expected a transform of scidiff.transforms, got {type(transform).__name__}.")
+        self.prior, self.transform = prior, transform
+        self.card = {**getattr(prior, "card", {}), "transforms": [transform.card]}
 
     def __repr__(self) -> str:
-        return f"TransformedPrior({self.gaussian!r}, {self.transform!r})"
+        return f"TransformedPrior({self.prior!r}, {self.transform})"
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one state."""
-        return self.gaussian.shape
+    def shape(self) -> tuple[int, ...] | None:
+        """Shape of ``u``."""
+        return self.prior.shape
 
     def denoise(self, u: Tensor, sigma: Tensor) -> Tensor:
-        r""":math:`E[u_0 | u_0 + \sigma\epsilon = u]`, exact."""
-        return self.gaussian.denoise(u, sigma)
+        """That of the prior of z."""
+        return self.prior.denoise(u, sigma)
 
     def decode(self, u: Tensor) -> Tensor:
         """The field in physical units."""
-        return self.transform.decode(self.gaussian.decode(u))
+        return self.transform.decode(self.prior.decode(u))
 
     def encode(self, x: Tensor) -> Tensor:
-        """Inverse of `decode`; fields must lie strictly within the bounds of the transform."""
-        return self.gaussian.encode(self.transform.encode(x))
+        """Inverse of `decode`."""
+        return self.prior.encode(self.transform.encode(x))
 
-    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
-        r"""Independent fields (n, \*X)."""
-        return self.transform.decode(self.gaussian.sample(n, generator))
+    def rescaled(self, factor: float) -> TransformedPrior:
+        """The prior of ``factor * x``."""
+        return TransformedPrior(self.prior, self.transform.rescaled(factor))
+
+    def sample(self, n: int, generator: torch.Generator | Streams | None = None) -> Tensor:
+        r"""Independent fields (n, \*X), where the prior of z has ``sample``."""
+        own: Any = getattr(self.prior, "sample", None)
+        if own is None:
+            raise TypeError(f"{type(self.prior).__name__} has no `sample`; draw with scidiff.samplers.")
+        return self.transform.decode(own(n, generator))
 
     def log_prob(self, x: Tensor) -> Tensor:
-        r"""Log density of fields (B, \*X): that of z, less the logarithm of the slope of T, summed over entries."""
+        r"""Log density of fields (B, \*X), where the prior of z has one.
+
+        That of z, less the logarithm of the slope of the transform, summed over entries.
+        """
+        own: Any = getattr(self.prior, "log_prob", None)
+        if own is None:
+            raise TypeError(f"{type(self.prior).__name__} has no `log_prob`.")
         with torch.enable_grad():
             z = self.transform.encode(x).detach().requires_grad_()
             (slope,) = torch.autograd.grad(self.transform.decode(z).sum(), z)
-        return self.gaussian.log_prob(z.detach()) - slope.log().flatten(1).sum(1)
+        return own(z.detach()) - slope.log().flatten(1).sum(1)

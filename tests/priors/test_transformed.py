@@ -2,7 +2,6 @@
 
 import math
 
-import pytest
 import torch
 from torch import Generator
 
@@ -39,8 +38,3 @@ def test_bounds_state_and_denoiser():
     one = TransformedPrior(GaussianPrior(torch.zeros(1, dtype=F64), 4.0), Logit(0.0, 1.0))
     points = (torch.arange(2000, dtype=F64)[:, None] + 0.5) / 2000
     assert math.isclose(float(one.log_prob(points).exp().mean()), 1, rel_tol=1e-3)
-
-
-def test_complex_fields_are_refused():
-    with pytest.raises(TypeError, match="real fields"):
-        TransformedPrior(GaussianPrior(torch.zeros(1, 2, dtype=torch.complex64), 1.0), Log())
