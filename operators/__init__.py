@@ -17,6 +17,7 @@ _EXPORTS: dict[str, str] = {
     "CartesianMRI": "scidiff.operators.mri",
     "CodedDiffraction": "scidiff.operators.phase_retrieval",
     "Convolution": "scidiff.operators.convolution",
+    "Darcy": "scidiff.operators.pde",
     "Downsampling": "scidiff.operators.downsampling",
     "FanBeam": "scidiff.operators.tomography",
     "FourierMagnitude": "scidiff.operators.phase_retrieval",

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from scidiff.datasets.gaussian_field import GaussianFields
-from scidiff.datasets.laplace import BoxLaplacian
 from scidiff.datasets.poisson_pairs import PoissonPairs
 from scidiff.datasets.sources import SIMULATORS, training_data
 from scidiff.errors import InputError
 from scidiff.operators.pde.elliptic import Poisson
 from scidiff.priors import GaussianPrior
+from scidiff.solvers.laplace import BoxLaplacian
 
 QUICK = {
     "rings": {"shape": [20, 24]},

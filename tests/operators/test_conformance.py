@@ -98,6 +98,10 @@ def positive() -> dict[str, Any]:
     return {"at": torch.rand(2, *SKY, generator=rng(7), dtype=F64) + 0.2}
 
 
+def rock() -> dict[str, Any]:
+    return {"at": (0.3 * randn(3, 1, 6, 5)).exp()}
+
+
 def rotated() -> Any:
     left, right = operators.Mask(seen(*BLUR)), operators.Mask(seen(4, 5))
     return left.H @ operators.LinearMap(randn(int(left.mask.sum()), int(right.mask.sum()))) @ right
@@ -142,6 +146,7 @@ CASES = [
     Case("closure phases", phases, SKY, (*NONLINEAR, "pinv"), {}, positive),
     Case("log closure amplitudes", amplitudes, SKY, (*NONLINEAR, "pinv"), {}, positive),
     Case("amplitudes", lambda: interferometry.VisibilityAmplitudes(sky()), SKY, (*NONLINEAR, "pinv"), {}, positive),
+    Case("Darcy's flow", lambda: operators.Darcy((6, 5), 2.0, (1.0, 2.0)), (1, 6, 5), (*NONLINEAR, "pinv"), lazy=rock),
     Case("MRI", mri, (1, 6, 5), NO_SVD, {"complex_fields": True}),
     Case("MRI of real fields", lambda: operators.RealField(mri()), (1, 6, 5), NO_SVD),
     Case("blur of what is inside", lambda: operators.ValidConvolution(randn(3, 2), BLUR), (2, *BLUR), NO_SVD),
