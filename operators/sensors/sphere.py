@@ -1,15 +1,4 @@
-r"""Sensors on a grid of latitudes and longitudes, and distances on the sphere.
-
-The distance of two places is along the great circle, by the haversine formula
-
-.. math:: d = 2 R \arcsin\sqrt{\sin^2\tfrac{\phi_2 - \phi_1}{2}
-    + \cos\phi_1 \cos\phi_2 \sin^2\tfrac{\lambda_2 - \lambda_1}{2}},
-
-with the mean radius R = 6371.0088 km of the Earth (IUGG). It is exact to rounding also for near places.
-
-References:
-    Geodetic Reference System 1980, Moritz, 2000, Journal of Geodesy 74 (the radius).
-"""
+"""Sensors on a grid of latitudes and longitudes, once around the Earth or on a part of it."""
 
 from __future__ import annotations
 
@@ -19,28 +8,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scidiff.linalg.sphere import EARTH_RADIUS
+from scidiff.linalg.sphere import great_circle as plain_distance
 from scidiff.operators.sensors.axes import axis_values, bracket, sensor_values, within
 from scidiff.operators.sensors.weighted import WeightedSensors
 from scidiff.operators.units import is_quantity, magnitude
 
 __all__ = ["EARTH_RADIUS", "LatLonGrid", "LatLonPoints", "destination", "great_circle"]
 
-EARTH_RADIUS = 6371.0088
-"""Mean radius of the Earth in km."""
-
 
 def great_circle(lat1: Any, lon1: Any, lat2: Any, lon2: Any, radius: float = EARTH_RADIUS) -> Tensor:
-    """Distance along the sphere in units of ``radius``; arguments broadcast.
+    """Distance along the sphere in units of ``radius``, see `scidiff.linalg.sphere`; arguments broadcast.
 
     Arguments:
         lat1, lon1: Places in degrees (numbers, arrays or tensors) or pint angles.
         lat2, lon2: Other places.
         radius: Of the sphere, by default the Earth's in km.
     """
-    a, b, c, d = (torch.as_tensor(np.asarray(degrees(v, "an angle"), dtype=float)) for v in (lat1, lon1, lat2, lon2))
-    a, b, c, d = (v.deg2rad() for v in (a, b, c, d))
-    h = ((c - a) / 2).sin().square() + a.cos() * c.cos() * ((d - b) / 2).sin().square()
-    return 2 * radius * h.clamp(0, 1).sqrt().asin()
+    return plain_distance(*(degrees(v, "an angle") for v in (lat1, lon1, lat2, lon2)), radius)
 
 
 def destination(lat: float, lon: float, east: np.ndarray, north: np.ndarray, radius: float) -> np.ndarray:
