@@ -158,7 +158,7 @@ def _most_likely(distances: np.ndarray, scatter: np.ndarray, smoothness: float) 
         lower = torch.linalg.cholesky(cov)
         value = 2 * lower.diagonal().log().sum() + torch.cholesky_solve(s, lower).diagonal().sum()
         value.backward()
-        return float(value), np.asarray(p.grad)
+        return float(value.detach()), np.asarray(p.grad)
 
     start = np.log([math.sqrt(float(np.diag(scatter).mean())), 800.0, 1.0])
     bounds = [(start[0] - 3, start[0] + 3), (math.log(1.0), math.log(1e5)), (start[0] - 7, start[0] + 1)]

@@ -20,6 +20,7 @@ _EXPORTS: dict[str, str] = {
     "Inpainting": "scidiff.problems.inpainting",
     "PhaseRetrieval": "scidiff.problems.phase_retrieval",
     "Problem": "scidiff.problems.base",
+    "StationTemperature": "scidiff.problems.stations",
     "SuperResolution": "scidiff.problems.super_resolution",
     "WidefieldDeconvolution": "scidiff.problems.widefield",
     "get": "scidiff.problems.registry",

@@ -16,6 +16,7 @@ _PROBLEMS = {
     "inpainting": ("scidiff.problems.inpainting", "Inpainting"),
     "mri": ("scidiff.problems.mri", "AcceleratedMRI"),
     "phase-retrieval": ("scidiff.problems.phase_retrieval", "PhaseRetrieval"),
+    "stations": ("scidiff.problems.stations", "StationTemperature"),
     "super-resolution": ("scidiff.problems.super_resolution", "SuperResolution"),
     "widefield": ("scidiff.problems.widefield", "WidefieldDeconvolution"),
 }
