@@ -8,6 +8,7 @@ import torch
 
 import scidiff
 from scidiff import problems
+from scidiff.datasets.station_law import season_of
 from scidiff.errors import InputError
 from scidiff.metrics import crps
 from scidiff.posterior import MMPS
@@ -31,7 +32,7 @@ def test_the_grid_posterior_is_kriging_without_a_grid(simulated):
         exact = problem.exact(observation)
         mean, std = problem.kriging(observation, *problem.mesh)
         gaps.append(np.sqrt(((exact.mean.numpy().ravel() - mean) ** 2).mean()) / np.sqrt((std**2).mean()))
-        assert exact.variance.sum() == pytest.approx((std**2).sum(), rel=0.05)
+        assert float(exact.variance.sum()) == pytest.approx((std**2).sum(), rel=0.05)
     assert gaps[1] < 0.05 and gaps[1] < gaps[0]
     problem, case = simulated
     observation, prior = case.observation, problem.prior_for(case.observation)
@@ -49,7 +50,7 @@ def test_a_sampler_agrees_with_the_exact_posterior(simulated):
     exact = problem.exact(case.observation)
     z = (ensemble.mean[0] - exact.mean) / exact.variance.sqrt()
     assert z.square().mean().sqrt() < 2 / math.sqrt(members)
-    assert ensemble.samples.var(0).sum() == pytest.approx(exact.variance.sum(), rel=0.15)
+    assert float(ensemble.samples.var(0).sum() / exact.variance.sum()) == pytest.approx(1, abs=0.15)
 
 
 def test_simulated_cases_follow_their_law():
@@ -133,16 +134,15 @@ def test_real_stations(real_data):
     """Kriging on days of the test year beats the baselines at withheld stations, and knows its error."""
     path = str(real_data / NOAA)
     problem = problems.get("stations", data=path, spacing=2.0)
-    errors, crpss, inside, days = [], [], [], range(3, 365, 24)
-    for index in days:
+    errors, inside = [], []
+    for index in range(3, 365, 24):
         o = problem.case(index).observation
         k = o["held_back_mask"].values
         place, y = (o["station_lat"].values[k], o["station_lon"].values[k]), o["held_back_observation"].values[k]
         guesses = problem.guesses(o, *place)
         errors.append({name: np.square(v - y).mean() for name, v in guesses.items()})
-        std = np.hypot(problem.kriging(o, *place)[1], problem.law.nugget[problem_season(o)])
+        std = np.hypot(problem.kriging(o, *place)[1], problem.law.nugget[season_of(o["time"].values)])
         inside.append(gaussian_scores(guesses["kriging"], std, y)["coverage_90"])
-        crpss.append(gaussian_scores(guesses["kriging"], std, y)["crps"])
     rms = {name: math.sqrt(np.mean([e[name] for e in errors])) for name in errors[0]}
     assert (
         rms["kriging"] < 0.9 * min(rms["nearest"], rms["inverse_distance"])
@@ -152,9 +152,3 @@ def test_real_stations(real_data):
     assert problem.read(path)["time"].values == np.datetime64("1993-01-01")
     with pytest.raises(InputError, match="case 400 of 365 days"):
         problem.case(400)
-
-
-def problem_season(observation):
-    from scidiff.datasets.station_law import season_of
-
-    return season_of(observation["time"].values)
