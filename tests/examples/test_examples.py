@@ -22,18 +22,9 @@ def load(name: str) -> ModuleType:
 
 
 def test_every_example_is_tested_here() -> None:
-    tested = {"combine_instruments", "exact_posterior", "prior_samples", "reconstruct_mri", "which_sampler"}
-    tested = {"deepinv_physics", "exact_posterior", "prior_samples", "reconstruct_mri", "which_sampler"}
-    tested = {"deblur_photograph", "exact_posterior", "prior_samples", "reconstruct_mri", "which_sampler"}
-    tested = {
-        "exact_posterior",
-        "phase_retrieval",
-        "prior_samples",
-        "reconstruct_mri",
-        "which_sampler",
-        "widefield_beads",
-    }
-    assert {path.stem for path in FOLDER.glob("*.py")} - {"__init__"} == tested
+    """Example ``name.py`` has the test ``test_name``."""
+    tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+    assert {path.stem for path in FOLDER.glob("*.py")} - {"__init__"} <= tested
 
 
 def test_combine_instruments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,3 +113,11 @@ def test_which_sampler(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
     table = example.main(("mmps",), *example.ONE_MODE, members=128, output=figure)
     assert example.trusted(table["mmps"])
+
+
+def test_station_temperature(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a simulated network: samples are as good as kriging at hidden stations, and better than climatology."""
+    table = load("station_temperature").main(tmp_path / "none.npz", 3, 16, 4.0, tmp_path / "figure.png")
+    assert table["samples"]["crps"] < 1.15 * table["kriging"]["crps"] < table["climatology"]["crps"]
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert "a simulated network" in capsys.readouterr().out

@@ -8,7 +8,7 @@ import torch
 from torch import Generator
 
 from scidiff.errors import NumericalError
-from scidiff.failures import listening
+from scidiff.failures import Failure, listening
 from scidiff.inference import Cost, Likelihood, Posterior
 from scidiff.noise import GaussianNoise
 from scidiff.operators import BlackBox, LinearMap, OverTime
@@ -63,14 +63,10 @@ HEURISTICS = [SCG(steps=20, draws=4), DPG(steps=20, samples=8), DPSGSG(steps=20,
 @pytest.mark.parametrize("how", ["raise", "nan"])
 @pytest.mark.parametrize("sampler", HEURISTICS, ids=lambda s: type(s).__name__)
 def test_failed_queries_of_one_member_do_not_touch_the_others(sampler, how):
-    """A share of the candidates of member 2 fails at random; states that a step starts from are spared."""
+    """A share of the calls for member 2 fails at random; if a step's own state fails, the member is drawn again."""
     clean = draw(sampler, Solver(), "drop")
 
-    class Queries(Solver):
-        def __call__(self, x):  # a state of its own is a call for 4 fields, queries come in larger groups
-            return super().__call__(x)
-
-    solver = Queries(4, 2, 0.3 if isinstance(sampler, SCG) else 0.02, how=how)
+    solver = Solver(4, 2, 0.3 if isinstance(sampler, SCG) else 0.02, how=how)
     found = draw(sampler, solver, "redraw")
     others = [0, 1, 3]
     assert torch.equal(found.samples[others], clean.samples[others])
@@ -96,7 +92,7 @@ def test_a_member_without_measurements_is_dropped_or_drawn_again(sampler):
     assert torch.equal(again.samples[[0, 2, 3]], clean.samples[[0, 2, 3]])
     assert float((again.samples[1] - clean.samples[1]).abs().max()) > 1e-3 and bool(again.samples.isfinite().all())
     with pytest.raises(NumericalError, match=r"(?s)failed for member 1 in each of 11 attempts.*no convergence"):
-        draw(sampler, Solver(1, 0, calls=(window[0], 10**9)), "redraw", members=[1])
+        draw(sampler, Solver(1, 0, calls=(30, 10**9)), "redraw", members=[1])
 
 
 POPULATIONS = [
@@ -111,7 +107,7 @@ def test_a_particle_that_fails_is_dropped_or_replaced(sampler):
     clean = draw(sampler, Solver(), "drop", 64)
     dropped = draw(sampler, Solver(64, 5, calls=(0, 64)), "drop", 64)
     failure = {"member": 5, "call": 1, "message": "Solver: RuntimeError: no convergence at z = 3"}
-    assert dropped.diagnostics["failures"] == [failure] or sampler.form == "published"
+    assert dropped.diagnostics["failures"] == [failure]
     assert dropped.diagnostics["dropped"] == [5] and 5 not in dropped.diagnostics["members"]
     assert len(dropped.samples) == 63
     again = draw(sampler, Solver(64, 5, calls=(0, 64)), "redraw", 64)
@@ -128,8 +124,6 @@ def test_a_particle_that_fails_is_dropped_or_replaced(sampler):
 def test_statistics_are_those_of_the_living():
     """Covariances with a lost particle equal those without it; its successor has their mean and covariance."""
     run = Run(posterior(Solver(), "redraw").tile(9), Streams(7, range(9), 1), Cost())
-    from scidiff.failures import Failure
-
     run.measurement.failed[4] = Failure(4, 9, "lost", "redraw")
     w = survivors(run)
     assert not run.measurement.failed and survivors(run) is None
@@ -157,14 +151,14 @@ def test_with_failures_an_ensemble_still_draws_the_posterior():
             return super().__call__(x)
 
     for policy in ("drop", "redraw"):
-        sampler = EnKG(particles=256, steps=10)
-        found = sampler(posterior(Rare(1, 0, 0.02), policy), 256, Generator().manual_seed(1))
+        sampler = EnKG(particles=512, steps=10)
+        found = sampler(posterior(Rare(1, 0, 0.02), policy), 512, Generator().manual_seed(1))
         p = posterior(Solver(), "raise")
         exact = p.prior.condition(LinearMap(MATRIX, SHAPE), GaussianNoise(0.3), p.likelihoods[0].y)
         z = (found.mean[0] - exact.mean) / exact.variance.reshape(SHAPE).sqrt()
         assert len(found.diagnostics["failures"]) > 50 and float(z.square().mean().sqrt()) < 0.2
         assert float(found.samples.var(0).sum() / exact.variance.sum()) == pytest.approx(1, abs=0.2)
-        assert (len(found.samples) == 256) == (policy == "redraw")
+        assert (len(found.samples) == 512) == (policy == "redraw")
 
 
 @pytest.mark.parametrize("batched", [True, False])
@@ -181,13 +175,12 @@ def test_black_box_marks_the_fields_that_failed(batched):
     with np.errstate(invalid="ignore"), listening() as found:
         z = operator(x)
     assert torch.equal(z[[0, 2]], good[[0, 2]]) and bool(z[[1, 3]].isnan().all())
-    assert [(f.field, f.fields, f.policy) for f in found] == [(3, 4, "drop"), (1, 4, "drop")] or [
-        (f.field, f.fields) for f in found
-    ] == [(1, 4), (3, 4)]
+    assert {(f.field, f.fields, f.policy) for f in found} == {(1, 4, "drop"), (3, 4, "drop")}
     said = {f.field: f.message for f in found}
     assert "ArithmeticError: blew up" in said[1] and "NaN or infinite" in said[3]
-    with pytest.warns(UserWarning, match="field 1 of 4 has no measurement"), np.errstate(invalid="ignore"):
+    with pytest.warns(UserWarning, match="has no measurement") as heard, np.errstate(invalid="ignore"):
         operator(x)
+    assert len(heard) == 2
     with pytest.raises(ArithmeticError, match="blew up") as caught:
         BlackBox(solve, batched)(x)
     assert batched or "called for field 1 of 4" in caught.value.__notes__[0]
