@@ -12,7 +12,8 @@ fields     windows of variables of NetCDF, HDF5 or Zarr archives, read while tra
            (`scidiff.datasets.stored_fields`)
 ========== =============================================================================================
 
-Simulators, which need no files (`SIMULATORS`): gaussian-field, poisson-pairs, darcy-pairs, vorticity, rings, patches.
+Simulators, which need no files (`SIMULATORS`): gaussian-field, poisson-pairs, darcy-pairs, vorticity, rings,
+compact-sources, patches.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ SIMULATORS = {
     "darcy-pairs": "scidiff.datasets.darcy_pairs:DarcyPairs",
     "vorticity": "scidiff.datasets.vorticity:VorticityFields",
     "rings": "scidiff.datasets.rings:Rings",
+    "compact-sources": "scidiff.datasets.compact_sources:CompactSources",
     "patches": "scidiff.datasets.patches:Patches",
 }
 """Kind -> class; the keys of ``[data]`` are the arguments of the class."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ ENOUGH = 20
 """Fewest days of a season that a covariance is estimated from."""
 
 
-def season_of(time: np.datetime64) -> int:
+def season_of(time: Any) -> int:
     """0 to 3 from December on, for the northern winter to autumn."""
     month = int(np.datetime64(time, "M").astype(int) % 12)
     return (month + 1) % 12 // 3
@@ -81,7 +82,7 @@ class StationLaw:
         mean[1] = [-12.0, -3.0, 0.0]  # colder in January, the more so in the north
         return cls(mean, (6.0, 6.0, 4.0, 6.0), (900.0, 900.0, 700.0, 900.0), (1.0, 1.0, 1.0, 1.0), smoothness)
 
-    def climatology(self, lat: np.ndarray, lon: np.ndarray, time: np.ndarray) -> np.ndarray:
+    def climatology(self, lat: np.ndarray, lon: np.ndarray, time: Any) -> np.ndarray:
         """Mean (T, n) at places on days, in kelvin."""
         return harmonics(np.atleast_1d(time)) @ self.mean @ trends(np.asarray(lat), np.asarray(lon)).T
 

@@ -11,6 +11,9 @@ from scidiff.arguments import near, require_kinds
 __all__ = ["get", "names"]
 
 _PROBLEMS = {
+    "black-hole": ("scidiff.problems.black_hole", "BlackHoleImaging"),
+    "ct": ("scidiff.problems.tomography", "SparseViewCT"),
+    "ct-limited": ("scidiff.problems.tomography", "LimitedAngleCT"),
     "deblurring": ("scidiff.problems.deblurring", "Deblurring"),
     "gaussian": ("scidiff.problems.gaussian", "GaussianInpainting"),
     "inpainting": ("scidiff.problems.inpainting", "Inpainting"),

@@ -40,6 +40,12 @@ __all__ = ["StationTemperature"]
 PLACES = ("station_lat", "station_lon")
 
 
+def places(data: xr.Dataset, kept: np.ndarray | slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
+    """Latitudes and longitudes of stations."""
+    lat, lon = (np.asarray(data[name].values)[kept] for name in PLACES)
+    return lat, lon
+
+
 class StationTemperature(GridProblem):
     """Fields (lat, lon) in kelvin from stations; 137 of NOAA in the Midwest, or a simulated network.
 
@@ -132,7 +138,7 @@ class StationTemperature(GridProblem):
             self._covariances[season] = self.law.covariance(*self.mesh, *self.mesh, season)
         return self._covariances[season]
 
-    def gaussian(self, time: np.datetime64) -> GaussianPrior:
+    def gaussian(self, time: Any) -> GaussianPrior:
         """The law of the field on one day."""
         shape = tuple(map(len, self.axes))
         mean = self.law.climatology(*self.mesh, time)[0].reshape(1, *shape)
@@ -146,7 +152,7 @@ class StationTemperature(GridProblem):
     def prior_for(self, observation: xr.Dataset) -> Prior:
         return self.gaussian(observation["time"].values) if self._prior is None else self.prior
 
-    def _day(self) -> np.datetime64:
+    def _day(self) -> Any:
         if self.day is not None:
             return self.day
         days = self.network["time"].values
@@ -157,8 +163,7 @@ class StationTemperature(GridProblem):
 
     def sensors(self, observation: xr.Dataset, kept: np.ndarray) -> LatLonPoints:
         """Interpolation from the grid to some of the stations."""
-        lat, lon = (np.asarray(observation[name].values)[kept] for name in PLACES)
-        return LatLonPoints(*self.axes, lat, lon)
+        return LatLonPoints(*self.axes, *places(observation, kept))
 
     def operator(self, observation: xr.Dataset) -> LatLonPoints:
         return self.sensors(observation, self._seen(observation))
@@ -174,7 +179,7 @@ class StationTemperature(GridProblem):
     def noise_of(self, observation: xr.Dataset) -> Noise:
         return GaussianNoise(tensor(observation["noise_std"])[self._seen(observation)][None])
 
-    def noise_std(self, lat: np.ndarray, lon: np.ndarray, time: np.datetime64) -> np.ndarray:
+    def noise_std(self, lat: np.ndarray, lon: np.ndarray, time: Any) -> np.ndarray:
         """Nugget and the variance that interpolation misses, as one standard deviation per station."""
         season, points = season_of(time), LatLonPoints(*self.axes, lat, lon)
         rows = np.zeros((len(lat), len(self.mesh[0])))
@@ -195,7 +200,7 @@ class StationTemperature(GridProblem):
         if "time" not in observation or observation["time"].ndim or observation["time"].dtype.kind != "M":
             raise InputError(f"{what}: expected a scalar 'time', the day of the observation (datetime64).")
         if "noise_std" not in observation:
-            std = self.noise_std(*(observation[name].values for name in PLACES), observation["time"].values)
+            std = self.noise_std(*places(observation), observation["time"].values)
             attrs = {"units": "K", "long_name": "standard deviation of nugget and interpolation"}
             return observation.assign(noise_std=("station", std, attrs))
         std = np.asarray(require(observation, "noise_std", ("station",), what).values)
@@ -211,7 +216,7 @@ class StationTemperature(GridProblem):
             raise InputError(f"{path}: holds no values of {np.datetime64(day, 'D')}; give another day=.")
         return self._one_day(found, day)
 
-    def _one_day(self, data: xr.Dataset, day: np.datetime64) -> xr.Dataset:
+    def _one_day(self, data: xr.Dataset, day: Any) -> xr.Dataset:
         one = data.sel(time=day)
         return one.rename({"temperature": self.measured})
 
@@ -234,15 +239,17 @@ class StationTemperature(GridProblem):
         return Case(None, self.set_aside(one, generator))
 
     def simulate(self, index: int, generator: Generator) -> tuple[xr.DataArray, xr.Dataset]:
+        import xarray as xr
+
         day = self.day if self.day is not None else self.days()[(37 * index) % len(self.days())]
-        lat, lon = (self.network[name].values for name in PLACES)
-        everywhere = [np.concatenate(pair) for pair in zip(self.mesh, (lat, lon), strict=True)]
+        (lat, lon), (lat_s, lon_s) = self.mesh, places(self.network)
+        everywhere = np.concatenate([lat, lat_s]), np.concatenate([lon, lon_s])
         season, n = season_of(day), len(self.mesh[0])
         cov = self.law.covariance(*everywhere, *everywhere, season)
         root = np.linalg.cholesky(cov + 1e-9 * np.eye(len(cov)))
         e = torch.randn(2, len(cov), generator=generator, dtype=torch.float64).numpy()
         values = self.law.climatology(*everywhere, day)[0] + root @ e[0]
-        truth = self.template(None).copy(data=values[:n].reshape(tuple(map(len, self.axes))).astype(np.float32))
+        truth = self.template(xr.Dataset()).copy(data=values[:n].reshape(tuple(map(len, self.axes))).astype(np.float32))
         setting = self.setting(truth.assign_coords(time=day))
         measured = values[n:] + self.law.nugget[season] * e[1, n:]
         return truth, self.set_aside(self.with_measurement(setting, measured), generator)
@@ -271,7 +278,7 @@ class StationTemperature(GridProblem):
             }
         )
 
-    def field_coords(self, observation: xr.Dataset | None) -> dict[str, Any]:
+    def field_coords(self, observation: xr.Dataset) -> dict[str, Any]:
         lat, lon = self.axes
         attrs = [
             {"units": f"degrees_{d}", "standard_name": s} for d, s in (("north", "latitude"), ("east", "longitude"))
@@ -288,7 +295,7 @@ class StationTemperature(GridProblem):
     def kriging(self, observation: xr.Dataset, lat: np.ndarray, lon: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation (k,) of the field at any places, without a grid or its interpolation."""
         seen, time = self._seen(observation), observation["time"].values
-        place = [np.asarray(observation[name].values)[seen] for name in PLACES]
+        place = places(observation, seen)
         season = season_of(time)
         y = observation[self.measured].values[seen] - self.law.climatology(*place, time)[0]
         cov = self.law.covariance(*place, *place, season) + self.law.nugget[season] ** 2 * np.eye(len(y))
@@ -300,7 +307,7 @@ class StationTemperature(GridProblem):
     def guesses(self, observation: xr.Dataset, lat: np.ndarray, lon: np.ndarray) -> dict[str, np.ndarray]:
         """Classical estimates (k,) at any places."""
         seen, time = self._seen(observation), observation["time"].values
-        place = [np.asarray(observation[name].values)[seen] for name in PLACES]
+        place = places(observation, seen)
         y = observation[self.measured].values[seen]
         return {
             "climatology": self.law.climatology(lat, lon, time)[0],
@@ -318,7 +325,7 @@ class StationTemperature(GridProblem):
         """The misfit of the data under prior and noise per observation, about 1, beside their range."""
         found = super().check(observation)
         seen, time = self._seen(observation), observation["time"].values
-        place = [np.asarray(observation[name].values)[seen] for name in PLACES]
+        place = places(observation, seen)
         season = season_of(time)
         r = observation[self.measured].values[seen] - self.law.climatology(*place, time)[0]
         cov = self.law.covariance(*place, *place, season) + self.law.nugget[season] ** 2 * np.eye(len(r))
@@ -349,7 +356,7 @@ class StationTemperature(GridProblem):
         samples = samples_of(ensemble, self.field, (1, *shape)).to(torch.float64)
         points, std = self.sensors(ensemble, mask), ensemble["noise_std"].values[mask]
         found = sample_scores(points(samples[:, 0])[:, 0].numpy(), aside, std)
-        place = [np.asarray(ensemble[name].values)[mask] for name in PLACES]
+        place = places(ensemble, mask)
         season = season_of(time)
         spreads = {
             "climatology": np.full(len(aside), math.hypot(self.law.std[season], self.law.nugget[season])),

@@ -25,7 +25,8 @@ def great_circle(lat1: Any, lon1: Any, lat2: Any, lon2: Any, radius: float = EAR
         lat2, lon2: Other places.
         radius: Of the sphere, by default the Earth's in km.
     """
-    return plain_distance(*(degrees(v, "an angle") for v in (lat1, lon1, lat2, lon2)), radius)
+    a, b, c, d = (degrees(v, "an angle") for v in (lat1, lon1, lat2, lon2))
+    return plain_distance(a, b, c, d, radius)
 
 
 def destination(lat: float, lon: float, east: np.ndarray, north: np.ndarray, radius: float) -> np.ndarray:

@@ -15,6 +15,7 @@ from scidiff.priors import GaussianPrior
 
 QUICK = {
     "rings": {"shape": [20, 24]},
+    "compact-sources": {"shape": [20, 24]},
     "vorticity": {"shape": [12, 16], "trajectories": 3, "start": 1.0, "stop": 2.0, "every": 0.5, "forcing": 3},
 }
 GRID = {"vorticity": (12, 16)}
