@@ -53,6 +53,20 @@ _EXPORTS: dict[str, str] = {
     "save": "scidiff.operators.files",
     "stack": "scidiff.operators.stacked",
     "tomography": "scidiff.operators.tomography",
+    "Clipped": "scidiff.operators.sensors",
+    "Exceeds": "scidiff.operators.sensors",
+    "Footprints": "scidiff.operators.sensors",
+    "LatLonFootprints": "scidiff.operators.sensors",
+    "LatLonPoints": "scidiff.operators.sensors",
+    "OverTime": "scidiff.operators.sensors",
+    "Points": "scidiff.operators.sensors",
+    "RegionMeans": "scidiff.operators.sensors",
+    "Saturating": "scidiff.operators.sensors",
+    "Speed": "scidiff.operators.sensors",
+    "Squared": "scidiff.operators.sensors",
+    "StationSeries": "scidiff.operators.sensors",
+    "Subsampling": "scidiff.operators.sensors",
+    "sensors": "scidiff.operators.sensors",
 }
 __all__ = [*_EXPORTS]
 __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

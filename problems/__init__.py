@@ -29,6 +29,7 @@ _EXPORTS: dict[str, str] = {
     "PoissonInverse": "scidiff.problems.poisson",
     "Problem": "scidiff.problems.base",
     "SparseViewCT": "scidiff.problems.tomography",
+    "StationTemperature": "scidiff.problems.stations",
     "SuperResolution": "scidiff.problems.super_resolution",
     "WidefieldDeconvolution": "scidiff.problems.widefield",
     "get": "scidiff.problems.registry",

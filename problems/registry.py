@@ -25,6 +25,7 @@ _PROBLEMS = {
     "phase-retrieval": ("scidiff.problems.phase_retrieval", "PhaseRetrieval"),
     "poisson-forward": ("scidiff.problems.poisson", "PoissonForward"),
     "poisson-inverse": ("scidiff.problems.poisson", "PoissonInverse"),
+    "stations": ("scidiff.problems.stations", "StationTemperature"),
     "super-resolution": ("scidiff.problems.super_resolution", "SuperResolution"),
     "widefield": ("scidiff.problems.widefield", "WidefieldDeconvolution"),
 }
