@@ -210,6 +210,11 @@ class StationTemperature(GridProblem):
 
     def load(self, path: str) -> xr.Dataset:
         """One day of an ``.npz`` file of stations: the problem's."""
+        if self.data is None:
+            raise InputError(
+                f"{path}: the law must be fitted before a day is reconstructed; give the file as data= too "
+                "(scidiff reconstruct stations FILE --set problem.data=FILE --set problem.day=1993-07-01)."
+            )
         found = read_stations(path)
         day = self._day()
         if day not in found["time"].values:

@@ -150,5 +150,7 @@ def test_real_stations(real_data):
     )
     assert 0.85 < np.mean(inside) < 0.96
     assert problem.read(path)["time"].values == np.datetime64("1993-01-01")
+    with pytest.raises(InputError, match="must be fitted before .*problem.data=FILE"):
+        problems.get("stations").read(path)
     with pytest.raises(InputError, match="case 400 of 365 days"):
         problem.case(400)
