@@ -11,9 +11,12 @@ _EXPORTS: dict[str, str] = {
     "NavierStokes": "scidiff.solvers.navier_stokes",
     "Periodic": "scidiff.solvers.periodic",
     "Semilinear": "scidiff.solvers.stepping",
+    "Transition": "scidiff.solvers.transition",
     "advance": "scidiff.solvers.stepping",
     "etdrk4": "scidiff.solvers.stepping",
     "ifrk4": "scidiff.solvers.stepping",
+    "lorenz63": "scidiff.solvers.lorenz",
+    "lorenz96": "scidiff.solvers.lorenz",
     "rk4": "scidiff.solvers.stepping",
 }
 __all__ = [*_EXPORTS]
