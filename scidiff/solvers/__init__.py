@@ -8,11 +8,16 @@ from __future__ import annotations
 from scidiff.lazy import lazy_exports
 
 _EXPORTS: dict[str, str] = {
+    "Burgers": "scidiff.solvers.burgers",
+    "KuramotoSivashinsky": "scidiff.solvers.kuramoto_sivashinsky",
     "NavierStokes": "scidiff.solvers.navier_stokes",
     "Periodic": "scidiff.solvers.periodic",
+    "ReactionDiffusion": "scidiff.solvers.reaction_diffusion",
     "Semilinear": "scidiff.solvers.stepping",
+    "ShallowWater": "scidiff.solvers.shallow_water",
     "Transition": "scidiff.solvers.transition",
     "advance": "scidiff.solvers.stepping",
+    "cole_hopf": "scidiff.solvers.burgers",
     "etdrk4": "scidiff.solvers.stepping",
     "ifrk4": "scidiff.solvers.stepping",
     "lorenz63": "scidiff.solvers.lorenz",
