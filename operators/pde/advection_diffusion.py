@@ -4,8 +4,8 @@ r"""Heat, and heat that a uniform wind carries along: exact flow maps of linear 
           \hat x_k(t) = g_k(t)\, \hat x_k(0), \qquad g_k(t) = e^{-(\kappa |k|^2 + i c \cdot k + r) t}
 
 Every wave is multiplied by a number, so there is no time step, no stability limit and no error but rounding for fields
-that the grid resolves. Where the number of points along an axis is even, its last wave is a cosine only and takes the
-real part of :math:`g`.
+that the grid resolves. Where the number of points along an axis is even, its last wave is a cosine only: the wind along
+this axis does not carry it.
 
 With the Hartley transform H (`scidiff.operators.Convolution`) and T times the singular value decomposition is
 
@@ -76,8 +76,7 @@ class AdvectionDiffusion(Algebra):
         self.symbol = self._even(-torch.complex(self.diffusivity * square + self.decay, carried))
         r"""The rate of change of every wave, (``*grid``), complex128 in the order of `torch.fft.fftn`."""
         time = torch.tensor(self.times, dtype=torch.float64).reshape(-1, *(1,) * d)
-        raw = -torch.complex(self.diffusivity * square + self.decay, carried)
-        self.spectrum = self._even(torch.exp(raw * time))
+        self.spectrum = self._even(torch.exp(self.symbol * time))
         r""":math:`g_k(t)`, (T, ``*grid``)."""
 
     def _even(self, h: Tensor) -> Tensor:
