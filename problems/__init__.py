@@ -13,6 +13,7 @@ from scidiff.lazy import lazy_exports  # noqa: E402 - the check above must come 
 
 _EXPORTS: dict[str, str] = {
     "AcceleratedMRI": "scidiff.problems.mri",
+    "BurgersSensors": "scidiff.problems.burgers",
     "Case": "scidiff.problems.base",
     "GaussianInpainting": "scidiff.problems.gaussian",
     "Problem": "scidiff.problems.base",

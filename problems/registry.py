@@ -11,6 +11,7 @@ from scidiff.arguments import near, require_kinds
 __all__ = ["get", "names"]
 
 _PROBLEMS = {
+    "burgers": ("scidiff.problems.burgers", "BurgersSensors"),
     "gaussian": ("scidiff.problems.gaussian", "GaussianInpainting"),
     "mri": ("scidiff.problems.mri", "AcceleratedMRI"),
 }
