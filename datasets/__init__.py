@@ -13,6 +13,7 @@ from scidiff.lazy import lazy_exports  # noqa: E402 - the check above must come 
 
 _EXPORTS: dict[str, str] = {
     "CTSlices": "scidiff.datasets.ct_slices",
+    "CompactSources": "scidiff.datasets.compact_sources",
     "ComplexSlices": "scidiff.datasets.slices",
     "DarcyPairs": "scidiff.datasets.darcy_pairs",
     "GaussianFields": "scidiff.datasets.gaussian_field",
@@ -27,7 +28,13 @@ _EXPORTS: dict[str, str] = {
     "VorticityFields": "scidiff.datasets.vorticity",
     "coil_maps": "scidiff.datasets.phantom",
     "head_phantom": "scidiff.datasets.phantom",
+    "read_eht_csv": "scidiff.datasets.interferometry.eht_csv",
+    "read_image": "scidiff.datasets.images",
+    "read_kernel": "scidiff.datasets.blur_kernels",
     "read_kspace": "scidiff.datasets.kspace",
+    "read_stack": "scidiff.datasets.tiff_stack",
+    "read_uvfits": "scidiff.datasets.interferometry.uvfits",
+    "read_visibilities": "scidiff.datasets.interferometry.visibilities",
     "read_volume": "scidiff.datasets.volumes",
     "simulate_kspace": "scidiff.datasets.phantom",
     "smooth_phase": "scidiff.datasets.phantom",

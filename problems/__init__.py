@@ -13,10 +13,19 @@ from scidiff.lazy import lazy_exports  # noqa: E402 - the check above must come 
 
 _EXPORTS: dict[str, str] = {
     "AcceleratedMRI": "scidiff.problems.mri",
+    "BlackHoleImaging": "scidiff.problems.black_hole",
     "BurgersSensors": "scidiff.problems.burgers",
     "Case": "scidiff.problems.base",
+    "Deblurring": "scidiff.problems.deblurring",
     "GaussianInpainting": "scidiff.problems.gaussian",
+    "GridProblem": "scidiff.problems.imaging",
+    "Inpainting": "scidiff.problems.inpainting",
+    "LimitedAngleCT": "scidiff.problems.tomography",
+    "PhaseRetrieval": "scidiff.problems.phase_retrieval",
     "Problem": "scidiff.problems.base",
+    "SparseViewCT": "scidiff.problems.tomography",
+    "SuperResolution": "scidiff.problems.super_resolution",
+    "WidefieldDeconvolution": "scidiff.problems.widefield",
     "get": "scidiff.problems.registry",
     "names": "scidiff.problems.registry",
 }
