@@ -133,3 +133,11 @@ def test_which_sampler(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
     table = example.main(("mmps",), *example.ONE_MODE, members=128, output=figure)
     assert example.trusted(table["mmps"])
+
+
+def test_burgers_sensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = load("burgers_sensors").main(6, 16, 4, 4, 6, tmp_path / "figure.png")
+    errors = {name: row["plane_relative_l2"] for name, row in table.items()}
+    assert max(errors["posterior"], errors["most probable"]) < 0.7 * errors["prior"]
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert "coverage_90" in capsys.readouterr().out

