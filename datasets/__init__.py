@@ -17,6 +17,8 @@ _EXPORTS: dict[str, str] = {
     "ComplexSlices": "scidiff.datasets.slices",
     "DarcyPairs": "scidiff.datasets.darcy_pairs",
     "GaussianFields": "scidiff.datasets.gaussian_field",
+    "Lorenz63Windows": "scidiff.datasets.lorenz",
+    "Lorenz96Windows": "scidiff.datasets.lorenz",
     "Patches": "scidiff.datasets.patches",
     "PhantomCrops": "scidiff.datasets.slices",
     "PoissonPairs": "scidiff.datasets.poisson_pairs",

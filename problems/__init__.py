@@ -14,6 +14,7 @@ from scidiff.lazy import lazy_exports  # noqa: E402 - the check above must come 
 _EXPORTS: dict[str, str] = {
     "AcceleratedMRI": "scidiff.problems.mri",
     "BlackHoleImaging": "scidiff.problems.black_hole",
+    "BurgersSensors": "scidiff.problems.burgers",
     "Case": "scidiff.problems.base",
     "DarcyForward": "scidiff.problems.darcy",
     "DarcyInverse": "scidiff.problems.darcy",

@@ -12,6 +12,7 @@ __all__ = ["get", "names"]
 
 _PROBLEMS = {
     "black-hole": ("scidiff.problems.black_hole", "BlackHoleImaging"),
+    "burgers": ("scidiff.problems.burgers", "BurgersSensors"),
     "ct": ("scidiff.problems.tomography", "SparseViewCT"),
     "ct-limited": ("scidiff.problems.tomography", "LimitedAngleCT"),
     "darcy-forward": ("scidiff.problems.darcy", "DarcyForward"),

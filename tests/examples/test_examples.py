@@ -146,3 +146,10 @@ def test_station_temperature(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert table["samples"]["crps"] < 1.15 * table["kriging"]["crps"] < table["climatology"]["crps"]
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert "a simulated network" in capsys.readouterr().out
+
+
+def test_burgers_sensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = load("burgers_sensors").main(6, 16, 4, 4, 6, tmp_path / "figure.png")
+    errors = {name: row["plane_relative_l2"] for name, row in table.items()}
+    assert max(errors["posterior"], errors["most probable"]) < 0.7 * errors["prior"]
+    assert "coverage_90" in capsys.readouterr().out

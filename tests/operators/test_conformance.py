@@ -48,6 +48,7 @@ class Case:
 
 
 NONLINEAR = ("adjoint32", "adjoint64", "normal", "svd", "units")
+FLOW = (*NONLINEAR, "pinv")
 TRANSMITS = (*NONLINEAR, "pinv")
 NO_SVD, NO_PINV = ("svd", "pinv"), ("pinv",)
 BLUR = (5, 6)
@@ -190,6 +191,34 @@ CASES = [
     Case("log closure amplitudes", amplitudes, SKY, (*NONLINEAR, "pinv"), {}, positive),
     Case("amplitudes", lambda: interferometry.VisibilityAmplitudes(sky()), SKY, (*NONLINEAR, "pinv"), {}, positive),
     Case("Darcy's flow", lambda: operators.Darcy((6, 5), 2.0, (1.0, 2.0)), (1, 6, 5), (*NONLINEAR, "pinv"), lazy=rock),
+    Case("heat", lambda: operators.Heat((5, 6), 0.02, (0.3, 0.7), (1.0, 2.0)), (1, 5, 6), NO_PINV),
+    Case(
+        "advection and diffusion",
+        lambda: operators.AdvectionDiffusion((5, 6), 0.01, (0.3, -1.2), (0.3, 0.7), 0.5),
+        (1, 5, 6),
+        NO_PINV,
+    ),
+    Case("wave", lambda: operators.Wave((5, 6), 0.7, (0.3, 0.8), (1.0, 2.0)), (2, 5, 6), NO_PINV),
+    Case(
+        "wave of varying speed", lambda: operators.VariableWave(1 + seen(5, 6).double(), (0.1, 0.3)), (2, 5, 6), NO_SVD
+    ),
+    Case("Burgers", lambda: operators.Burgers((12,), 0.05, (0.02, 0.05)), (1, 12), FLOW),
+    Case("Burgers in the plane", lambda: operators.Burgers((8, 9), 0.05, 0.03), (2, 8, 9), FLOW, {"contrast": 3.0}),
+    Case("Kuramoto-Sivashinsky", lambda: operators.KuramotoSivashinsky(12, 20.0, 0.5), (1, 12), FLOW),
+    Case("Allen-Cahn", lambda: operators.AllenCahn((8, 9), 1e-2, 2.0, (0.05, 0.1)), (1, 8, 9), FLOW, {"contrast": 3.0}),
+    Case("Gray-Scott", lambda: operators.GrayScott((12,), times=(0.2, 0.5)), (2, 12), FLOW, {"contrast": 3.0}),
+    Case(
+        "reaction and diffusion",
+        lambda: operators.ReactionDiffusion((12,), (0.1, 0.2), torch.sin, 1.0, 0.3),
+        (2, 12),
+        FLOW,
+        {"storable": False},
+    ),
+    Case(
+        "shallow water", lambda: operators.ShallowWater((8, 9), 100.0, times=0.02), (3, 8, 9), FLOW, {"contrast": 3.0}
+    ),
+    Case("Lorenz-63", lambda: operators.Lorenz63((0.1, 0.2)), (3,), FLOW, {"contrast": 3.0}),
+    Case("Lorenz-96", lambda: operators.Lorenz96(7, (0.1, 0.2)), (7,), FLOW, {"contrast": 3.0}),
     Case("MRI", mri, (1, 6, 5), NO_SVD, {"complex_fields": True}),
     Case("MRI of real fields", lambda: operators.RealField(mri()), (1, 6, 5), NO_SVD),
     Case("blur of what is inside", lambda: operators.ValidConvolution(randn(3, 2), BLUR), (2, *BLUR), NO_SVD),
