@@ -19,6 +19,7 @@ from torch import Tensor
 
 from scidiff.linalg.svd import SVD, Frame
 from scidiff.operators.algebra import Algebra
+from scidiff.operators.fourier_filter import FourierFilter
 
 __all__ = ["Convolution"]
 
@@ -27,7 +28,7 @@ class Convolution(Algebra):
     r"""Periodic convolution, :math:`A(x)_i = \sum_j k_j\, x_{i - j}` with :math:`j = 0` at the kernel's centre.
 
     Fields are (B, \*R, \*grid), with a grid of one, two, three or more dimensions; channels :math:`R` are blurred each
-    with the same kernel, or each with its own. For other boundaries blur a larger field and observe its inside.
+    with the same kernel, or each with its own. Other boundaries: `scidiff.operators.blur`.
 
     Arguments:
         kernel: :math:`k`, real, (\*K) with as many dimensions as the grid and sides no larger; its centre is the entry
@@ -59,6 +60,7 @@ class Convolution(Algebra):
         for dim in self._dims:
             mirrored = mirrored.roll(-1, dim).flip(dim)
         self.spectrum = (h + mirrored) / 2  # exactly that of a real kernel, so that P is exactly real
+        self._blur = FourierFilter(self.spectrum[..., : self.grid[-1] // 2 + 1], self.grid)
 
     def __repr__(self) -> str:
         return f"Convolution(kernel {tuple(self.kernel.shape)}, grid={self.grid})"
@@ -80,11 +82,13 @@ class Convolution(Algebra):
         return torch.fft.irfftn(torch.fft.rfftn(x, dim=self._dims) * half, s=self.grid, dim=self._dims)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self._filter(x, self.spectrum)
+        self._check(x)
+        return self._blur(x)
 
     def adjoint(self, y: Tensor) -> Tensor:
         r"""Correlation with the kernel, (B, \*R, \*grid)."""
-        return self._filter(y, self.spectrum.conj())
+        self._check(y)
+        return self._blur.adjoint(y)
 
     def _hartley(self, x: Tensor) -> Tensor:
         self._check(x)

@@ -16,40 +16,52 @@ from torch import Tensor
 
 from scidiff.linalg.svd import SVD, Frame
 from scidiff.operators.algebra import Algebra
+from scidiff.operators.antialias import FILTERS, antialias
 
 __all__ = ["Downsampling"]
+
+Kernel = Literal["box", "bicubic", "lanczos", "gaussian"]
+Boundary = Literal["mirror", "periodic", "valid"]
 
 
 class Downsampling(Algebra):
     r"""Weighted means over blocks of ``factor`` entries along each axis.
 
-    Coarse entry j of an axis sees the fine entries under the kernel, whose centre lies on the centre of block j. Beyond
-    the border the field continues as its mirror image, so constant fields keep their value.
+    Coarse entry j of an axis sees the fine entries under the kernel, whose centre lies on the centre of block j. With
+    weights that sum to 1, constant fields keep their value whatever the boundary.
 
-    Fields are (B, \*R, \*grid), measurements (B, \*R, \*(grid / factor)).
+    Fields are (B, \*R, \*grid), measurements (B, \*R, \*coarse).
 
     Arguments:
         factor: How many fine entries make a coarse one; one number or one per axis.
-        grid: Sides of the fine grid, each divisible by its factor.
-        kernel: "box" is the mean over the block. A vector of weights, the same along every axis, is an antialiasing
-            filter of your own: used as given (let it sum to 1), of a length with the parity of every factor.
+        grid: Sides n of the fine grid, each divisible by its factor f (n minus the overhang, for "valid").
+        kernel: "box" is the mean over the block; "bicubic", "lanczos" and "gaussian" are antialiasing filters, see
+            `scidiff.operators.antialias`. A vector of weights, the same along every axis, is a filter of your own:
+            used as given (let it sum to 1), of a length with the parity of every factor.
+        boundary: What filters wider than a block see beyond the border: the "mirror" image of the field, its
+            "periodic" continuation, or, for "valid", more of the field: with k weights the grid overhangs the blocks
+            by (k - f) / 2 on each side, and coarse sides are (n - k) / f + 1.
 
     Raises:
         ValueError: if sizes do not fit; the message says which.
     """
 
     def __init__(
-        self, factor: int | Sequence[int], grid: Sequence[int], kernel: Literal["box"] | Tensor = "box"
+        self,
+        factor: int | Sequence[int],
+        grid: Sequence[int],
+        kernel: Kernel | Tensor = "box",
+        boundary: Boundary = "mirror",
     ) -> None:
         self.grid = tuple(int(n) for n in grid)
         self.factor = (factor,) * len(self.grid) if isinstance(factor, int) else tuple(factor)
         if not self.grid or len(self.factor) != len(self.grid):
             raise ValueError(f"got {len(self.factor)} factors for a grid {self.grid}; give one per axis.")
         for f, n in zip(self.factor, self.grid, strict=True):
-            if f < 1 or n % f:
+            if f < 1 or (boundary != "valid" and n % f):
                 raise ValueError(f"a side of {n} entries cannot be divided into blocks of {f}; crop or pad the field.")
-        self.kernel = kernel
-        self.matrices = [axis_matrix(f, n, kernel) for f, n in zip(self.factor, self.grid, strict=True)]
+        self.kernel, self.boundary = kernel, boundary
+        self.matrices = [axis_matrix(f, n, kernel, boundary) for f, n in zip(self.factor, self.grid, strict=True)]
 
     def __repr__(self) -> str:
         kernel = repr(self.kernel) if isinstance(self.kernel, str) else f"{len(self.kernel)} weights"
@@ -58,7 +70,7 @@ class Downsampling(Algebra):
     @property
     def coarse(self) -> tuple[int, ...]:
         """Sides of the coarse grid."""
-        return tuple(n // f for f, n in zip(self.factor, self.grid, strict=True))
+        return tuple(len(m) for m in self.matrices)
 
     def __call__(self, x: Tensor) -> Tensor:
         return along(x, self.matrices, "a field")
@@ -80,12 +92,14 @@ class Downsampling(Algebra):
         return SVD(frame(u), s, frame([v.mT for v in vt]))
 
 
-def axis_matrix(factor: int, side: int, kernel: Literal["box"] | Tensor) -> Tensor:
-    """The matrix (side / factor, side) of one axis, in float64."""
+def axis_matrix(factor: int, side: int, kernel: Kernel | Tensor, boundary: Boundary = "mirror") -> Tensor:
+    """The matrix (coarse side, side) of one axis, in float64."""
+    if boundary not in ("mirror", "periodic", "valid"):
+        raise ValueError(f"boundary must be 'mirror', 'periodic' or 'valid', got {boundary!r}.")
     if isinstance(kernel, str):
-        if kernel != "box":
-            raise ValueError(f"kernel must be 'box' or a vector of weights, got {kernel!r}.")
-        kernel = torch.full((factor,), 1 / factor, dtype=torch.float64)
+        if kernel not in FILTERS:
+            raise ValueError(f"kernel must be one of {', '.join(FILTERS)} or a vector of weights, got {kernel!r}.")
+        kernel = antialias(factor, kernel)
     if kernel.ndim != 1 or kernel.is_complex() or not 1 <= len(kernel) <= side:
         raise ValueError(f"kernel must be a real vector of 1 to {side} weights, got shape {tuple(kernel.shape)}.")
     if (len(kernel) - factor) % 2:
@@ -93,10 +107,22 @@ def axis_matrix(factor: int, side: int, kernel: Literal["box"] | Tensor) -> Tens
             f"a kernel of {len(kernel)} weights has no centre on blocks of {factor}: both must be odd or both even."
         )
     weights = kernel.detach().to(torch.float64)
-    n, reach = side // factor, (len(kernel) - factor) // 2
+    reach = (len(kernel) - factor) // 2
+    if boundary == "valid":
+        if (side - len(kernel)) % factor:
+            raise ValueError(
+                f"with {len(kernel)} weights and boundary='valid' a side is a multiple of {factor} plus {2 * reach}, "
+                f"got {side}."
+            )
+        n, reach = (side - len(kernel)) // factor + 1, 0
+    else:
+        n = side // factor
     i = torch.arange(n, device=weights.device)[:, None] * factor - reach + torch.arange(len(kernel)).to(weights.device)
-    i = i % (2 * side)
-    i = torch.minimum(i, 2 * side - 1 - i)  # mirror, the border entry repeated
+    if boundary == "periodic":
+        i = i % side
+    else:
+        i = i % (2 * side)
+        i = torch.minimum(i, 2 * side - 1 - i)  # mirror, the border entry repeated
     return weights.new_zeros(n, side).scatter_add_(1, i, weights.expand(n, -1))
 
 

@@ -14,8 +14,14 @@ from scidiff.lazy import lazy_exports  # noqa: E402 - the check above must come 
 _EXPORTS: dict[str, str] = {
     "AcceleratedMRI": "scidiff.problems.mri",
     "Case": "scidiff.problems.base",
+    "Deblurring": "scidiff.problems.deblurring",
     "GaussianInpainting": "scidiff.problems.gaussian",
+    "GridProblem": "scidiff.problems.imaging",
+    "Inpainting": "scidiff.problems.inpainting",
+    "PhaseRetrieval": "scidiff.problems.phase_retrieval",
     "Problem": "scidiff.problems.base",
+    "SuperResolution": "scidiff.problems.super_resolution",
+    "WidefieldDeconvolution": "scidiff.problems.widefield",
     "get": "scidiff.problems.registry",
     "names": "scidiff.problems.registry",
 }

@@ -11,8 +11,13 @@ from scidiff.arguments import near, require_kinds
 __all__ = ["get", "names"]
 
 _PROBLEMS = {
+    "deblurring": ("scidiff.problems.deblurring", "Deblurring"),
     "gaussian": ("scidiff.problems.gaussian", "GaussianInpainting"),
+    "inpainting": ("scidiff.problems.inpainting", "Inpainting"),
     "mri": ("scidiff.problems.mri", "AcceleratedMRI"),
+    "phase-retrieval": ("scidiff.problems.phase_retrieval", "PhaseRetrieval"),
+    "super-resolution": ("scidiff.problems.super_resolution", "SuperResolution"),
+    "widefield": ("scidiff.problems.widefield", "WidefieldDeconvolution"),
 }
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from scidiff.priors.mixture import GaussianMixturePrior
     from scidiff.priors.pretrained import load_pretrained
     from scidiff.priors.product import ProductPrior
+    from scidiff.priors.transformed import TransformedPrior
 
 __all__ = [
     "ConvertedPrior",
@@ -25,6 +26,7 @@ __all__ = [
     "GaussianMixturePrior",
     "GaussianPrior",
     "ProductPrior",
+    "TransformedPrior",
     "bits_per_dimension",
     "elbo",
     "load_pretrained",
@@ -38,6 +40,7 @@ _EXPORTS = {
     "GaussianMixturePrior": "scidiff.priors.mixture",
     "GaussianPrior": "scidiff.priors.gaussian",
     "ProductPrior": "scidiff.priors.product",
+    "TransformedPrior": "scidiff.priors.transformed",
     "bits_per_dimension": "scidiff.priors.likelihood",
     "elbo": "scidiff.priors.likelihood",
     "log_prob": "scidiff.priors.likelihood",

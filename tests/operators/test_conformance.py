@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pint
 import pytest
 import torch
 from torch import Generator
@@ -47,6 +48,7 @@ class Case:
 
 
 NONLINEAR = ("adjoint32", "adjoint64", "normal", "svd", "units")
+TRANSMITS = (*NONLINEAR, "pinv")
 NO_SVD, NO_PINV = ("svd", "pinv"), ("pinv",)
 BLUR = (5, 6)
 
@@ -55,21 +57,20 @@ def blur() -> Any:
     return operators.Convolution(randn(3, 2), BLUR)
 
 
+def even() -> torch.Tensor:
+    return torch.outer(torch.tensor([1.0, -3.0, 1.0]), torch.tensor([1.0, 2.0, 5.0, 2.0, 1.0])).to(F64)
+
+
+def coded() -> Any:
+    return operators.CodedDiffraction(randn(3, *BLUR, dtype=C128), power=2)
+
+
 def mri(**options: Any) -> Any:
     return operators.CartesianMRI(randn(3, 6, 5, dtype=C128), seen(6, 5), **options)
 
 
 def flow() -> Any:
     return operators.NavierStokes((10, 12), reynolds=20.0, times=(0.1, 0.3), forcing=2)
-
-
-def parallel() -> Any:
-    return operators.ParallelBeam((5, 7), [0.0, 20.0, 75.0, 110.0], pixel=0.5, bins=20)
-
-
-def fan() -> Any:
-    distances = {"source_distance": 20.0, "detector_distance": 10.0}
-    return operators.FanBeam((5, 7), [0.0, 50.0, 170.0, 290.0], pixel=0.5, bins=30, **distances)
 
 
 STATIONS = torch.tensor([[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]])
@@ -102,6 +103,20 @@ def rotated() -> Any:
     return left.H @ operators.LinearMap(randn(int(left.mask.sum()), int(right.mask.sum()))) @ right
 
 
+def parallel(pixel: Any) -> Any:
+    return operators.ParallelBeam((5, 8), [0.0, 30.0, 100.0], pixel=pixel, bins=7, truncation="ignore")
+
+
+def in_other_units() -> list[Any]:
+    units = pint.get_application_registry()
+    angles = np.deg2rad([0.0, 30.0, 100.0]) * units.radian
+    return [operators.ParallelBeam((5, 8), angles, pixel=1000 * units.um, bins=7, truncation="ignore")]
+
+
+def fan() -> Any:
+    return operators.FanBeam((6, 4), [0.0, 130.0], source_distance=9.0, detector_distance=2.0, detector="arc")
+
+
 def squared(x: torch.Tensor) -> torch.Tensor:
     return x**2
 
@@ -120,9 +135,6 @@ CASES = [
     Case("Poisson's equation", lambda: operators.Poisson((6, 5), (1.0, 2.0)), (2, 6, 5), NO_PINV),
     Case("Helmholtz' equation", lambda: operators.Helmholtz((6, 5), 2.0), (1, 6, 5), NO_PINV),
     Case("Navier-Stokes", flow, (1, 10, 12), (*NONLINEAR, "pinv")),
-    Case("parallel beam", parallel, (2, 5, 7), NO_SVD),
-    Case("fan beam", fan, (1, 5, 7), NO_SVD),
-    Case("transmission", lambda: operators.Transmission(50.0, 2.0, parallel()), (1, 5, 7), (*NONLINEAR, "pinv")),
     Case("visibilities", sky, SKY, NO_SVD),
     Case("visibilities of square pixels", lambda: sky(True), SKY, NO_SVD),
     Case("gains of stations", gains, (6,), NO_SVD, {"complex_fields": True}),
@@ -132,6 +144,16 @@ CASES = [
     Case("amplitudes", lambda: interferometry.VisibilityAmplitudes(sky()), SKY, (*NONLINEAR, "pinv"), {}, positive),
     Case("MRI", mri, (1, 6, 5), NO_SVD, {"complex_fields": True}),
     Case("MRI of real fields", lambda: operators.RealField(mri()), (1, 6, 5), NO_SVD),
+    Case("blur of what is inside", lambda: operators.ValidConvolution(randn(3, 2), BLUR), (2, *BLUR), NO_SVD),
+    Case("blur with zeros outside", lambda: operators.ZeroConvolution(randn(3, 2), BLUR), (2, *BLUR), NO_SVD),
+    Case("blur with mirrors", lambda: operators.ReflectiveConvolution(even(), BLUR), (2, *BLUR), NO_PINV),
+    Case("widefield blur", lambda: operators.WidefieldBlur(randn(3, 2), (4, 5), 1), (2, 6, 7), NO_SVD),
+    Case("background", lambda: operators.Background(blur(), 0.3), BLUR, (*NONLINEAR, "pinv")),
+    Case("Fourier magnitude", lambda: operators.FourierMagnitude(BLUR, 1.5), (2, *BLUR), (*NONLINEAR, "pinv")),
+    Case("coded diffraction", coded, BLUR, (*NONLINEAR, "pinv"), {"complex_fields": True}),
+    Case("parallel beam", lambda: parallel(1.0), (2, 5, 8), NO_SVD, lazy=lambda: {"same": in_other_units()}),
+    Case("fan beam", fan, (1, 6, 4), NO_SVD),
+    Case("transmission", lambda: operators.Transmission(9.0, randn(7).square(), parallel(0.1)), (1, 5, 8), TRANSMITS),
     Case("JPEG", lambda: operators.JPEG(50, 8.0, 0.5), (1, 16, 8), (*NONLINEAR, "vjp")),
     Case(
         "numpy function",
@@ -154,7 +176,7 @@ CASES = [
     Case("normal operator", lambda: blur().normal(), BLUR, NO_PINV),
 ]
 # Checked elsewhere: Subprocess starts programs (tests/operators/test_black_box.py).
-# Projector is what beams inherit; finufft may be missing (tests/operators/interferometry/test_nufft.py); ASTRA too (tests/operators/tomography).
+# Projector is what beams inherit; finufft may be missing (tests/operators/interferometry/test_nufft.py), ASTRA too.
 ELSEWHERE = {"Subprocess", "NUFFTVisibilities", "AstraProjector", "Projector"}
 
 

@@ -150,7 +150,7 @@ def test_radon_by_dense_decomposition() -> None:
         (lambda: Downsampling((2, 2), (8,)), ValueError, "one per axis"),
         (lambda: Downsampling(2, (8,), kernel=torch.ones(3)), ValueError, "both even"),
         (lambda: Downsampling(2, (8,), kernel=torch.ones(2, 2)), ValueError, "real vector"),
-        (lambda: Downsampling(2, (8,), kernel="cubic"), ValueError, "'box'"),
+        (lambda: Downsampling(2, (8,), kernel="cubic"), ValueError, "one of box"),
         (lambda: Downsampling(2, (8, 4))(torch.ones(1, 4, 8)), ValueError, "expected a field"),
         (lambda: Downsampling(2, (8, 4)).adjoint(torch.ones(1, 2, 4)), ValueError, "expected a measurement"),
     ],
