@@ -22,6 +22,7 @@ _EXPORTS: dict[str, str] = {
     "StreamingAssimilation": "scidiff.assimilation.streaming",
     "ThreeDVar": "scidiff.assimilation.variational",
     "TrajectoryPrior": "scidiff.assimilation.trajectory",
+    "WindowMixture": "scidiff.assimilation.windows",
     "gaspari_cohn": "scidiff.assimilation.ensemble",
     "kalman": "scidiff.assimilation.kalman",
     "on_grid": "scidiff.assimilation.observations",

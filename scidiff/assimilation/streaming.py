@@ -141,8 +141,8 @@ class StreamingAssimilation:
         Arguments:
             observations: Of one trajectory (B = 1).
             length: Number of states L.
-            output: Folder of the Zarr group; its array ``state`` is (member, time, C, \*grid). It opens with
-                ``xarray.open_zarr(output, consolidated=False)``.
+            output: Folder of the run. The Zarr group ``trajectory.zarr`` in it holds ``state`` (member, time, C,
+                \*grid) and opens with ``xarray.open_zarr(..., consolidated=False)``.
             members: Number of trajectories M.
             generator: Its state seeds the run and is not advanced.
             resume: Go on with the run that stands there.
@@ -217,17 +217,14 @@ class StreamingAssimilation:
             done = int(found.pop("blocks"))
             if other := differences(found, identity):
                 raise InputError(f"{path}: cannot resume, this is another run: {'; '.join(other)}.")
-            return zarr.open_group(path, mode="r+")["state"], done  # type: ignore[return-value]
+            return zarr.open_group(path / "trajectory.zarr", mode="r+")["state"], done  # type: ignore[return-value]
         note.unlink(missing_ok=True)
         shape = (self.prior.channels, *self.prior.grid)
         with torch.no_grad():
             size = 2 * self.prior.k + 1
             one = self.prior.of_length(size).decode(torch.zeros(1, shape[0], size, *shape[1:], dtype=dtype))
         shape = (one.shape[1], *one.shape[3:])
-        group = zarr.open_group(path, mode="a")
-        for name in ("state", "time", "member"):
-            if name in group:
-                del group[name]
+        group = zarr.open_group(path / "trajectory.zarr", mode="w")
         names = ["member", "time", "channel", *(f"grid_{i}" for i in range(len(shape) - 1))]
         array = group.create_array(
             "state",
