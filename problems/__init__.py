@@ -19,6 +19,8 @@ _EXPORTS: dict[str, str] = {
     "GridProblem": "scidiff.problems.imaging",
     "Inpainting": "scidiff.problems.inpainting",
     "PhaseRetrieval": "scidiff.problems.phase_retrieval",
+    "KolmogorovAssimilation": "scidiff.problems.kolmogorov",
+    "LorenzAssimilation": "scidiff.problems.lorenz",
     "Problem": "scidiff.problems.base",
     "SuperResolution": "scidiff.problems.super_resolution",
     "WidefieldDeconvolution": "scidiff.problems.widefield",

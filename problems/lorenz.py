@@ -84,7 +84,7 @@ class LorenzAssimilation:
         prior: str | Prior | None = None,
         k: int = 2,
         length: int = 65,
-        components: int = 64,
+        components: int = 16,
         particles: int = 4096,
         size: int = 40,
         seed: int = 0,
@@ -132,11 +132,11 @@ class LorenzAssimilation:
     def _mixture(self) -> Prior:
         """Gaussians fitted to windows of simulated chains; in the coordinates of physical units."""
         generator, size = stream("lorenz-windows", self.seed), 2 * self.k + 1
-        windows = self.simulator.simulate(max(2, 256 * self.components // 8), 8 * size, generator)
+        windows = self.simulator.simulate(32 * self.components, 8 * size, generator)
         x = windows.unflatten(1, (8, size)).flatten(0, 1)
         x = ((x - self.loc) / self.scale).to(torch.float32)
         x = x.unflatten(-1, self.shape).movedim(1, 2)
-        fitted = GaussianMixturePrior.fit(x, self.components, iterations=30, generator=generator)
+        fitted = GaussianMixturePrior.fit(x, self.components, iterations=15, generator=generator)
         return WindowMixture(fitted, self.loc.reshape(self.shape), self.scale.reshape(self.shape))
 
     @cached_property
@@ -228,7 +228,9 @@ class LorenzAssimilation:
         if isinstance(source, (str, os.PathLike)):
             what = os.fspath(source)
             if not os.path.isfile(source):
-                raise InputError(f"{what}: there is no such file; expected a NetCDF file with 'observation' {self.dims}.")
+                raise InputError(
+                    f"{what}: there is no such file; expected a NetCDF file with 'observation' {self.dims}."
+                )
             source = xr.load_dataset(source, engine="h5netcdf")
         if isinstance(source, np.ndarray):
             if source.shape != self._sizes:
@@ -245,7 +247,9 @@ class LorenzAssimilation:
         axis = self.dims.index("time")
         if array.sizes["time"] != self.length:
             if "time" not in array.coords:
-                raise InputError(f"{what}: {array.sizes['time']} times without coordinate 'time', expected {self.length}.")
+                raise InputError(
+                    f"{what}: {array.sizes['time']} times without coordinate 'time', expected {self.length}."
+                )
             steps = on_grid(np.asarray(array["time"].values).tolist(), self.dt, self.length)
             full = np.full(self._sizes, np.nan, values.dtype)
             full[(slice(None),) * axis + (list(steps),)] = values
@@ -264,7 +268,9 @@ class LorenzAssimilation:
         steps = finite.any(1).nonzero().flatten().tolist()
         seen = finite[steps[0]]
         if bool((finite[steps] != seen).any()):
-            raise InputError("the observed numbers differ from time to time; this problem observes the same ones always.")
+            raise InputError(
+                "the observed numbers differ from time to time; this problem observes the same ones always."
+            )
         y = states[steps][:, seen][None]
         return Observations(tuple(steps), Mask(seen.reshape(self.shape)), GaussianNoise(self.noise), y)
 
@@ -298,7 +304,11 @@ class LorenzAssimilation:
         obs, model, template = self.observations(observation), self.model, self.template(observation)
         kalman = EnKF(256)(model, obs, self.length, stream("lorenz-enkf", self.seed)).mean(0, keepdim=True)
         best = FourDVar(self.loc, torch.diag(self.scale.square()), "weak", 60)(model, obs, self.length, kalman)
-        found = {"particle_smoother": self.smoother(observation).mean(0, keepdim=True), "enks": kalman, "weak_4dvar": best}
+        found = {
+            "particle_smoother": self.smoother(observation).mean(0, keepdim=True),
+            "enks": kalman,
+            "weak_4dvar": best,
+        }
         return {k: template.copy(data=v.to(torch.float32).numpy().reshape(self._sizes)) for k, v in found.items()}
 
     def evaluate(self, ensemble: Ensemble | xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
@@ -306,7 +316,7 @@ class LorenzAssimilation:
 
         ``log_px``: mean log density of the transitions of the members; ``log_py``: of the data given the members (noise
         in units of the standardised coordinate), with `levels` as ``log_px_exact`` and ``log_py_exact``; ``w1``:
-        Wasserstein distance (standardised, at most 256 members) to as many draws of the particle smoother, and
+        Wasserstein distance (units of the state, at most 256 members) to as many draws of the particle smoother, and
         ``w1_floor`` that between two sets of such draws.
         """
         import xarray as xr
@@ -332,13 +342,11 @@ class LorenzAssimilation:
         return xr.Dataset({k: ((), float(v), {"units": "1"}) for k, v in scores.items()})
 
     def wasserstein(self, a: Tensor, b: Tensor) -> float:
-        r"""Wasserstein distance of order 1 between as many trajectories (M, C, L, \*grid), standardised."""
+        r"""Wasserstein distance of order 1 between as many trajectories (M, C, L, \*grid), in their units."""
         from scipy.optimize import linear_sum_assignment
 
-        def standard(x: Tensor) -> Tensor:
-            return (self.model.vectors(x.double()) / self.scale).flatten(1)
-
-        cost = torch.cdist(standard(a), standard(b), compute_mode="donot_use_mm_for_euclid_dist").numpy()
+        a, b = (x.double().flatten(1) for x in (a, b))
+        cost = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").numpy()
         rows, columns = linear_sum_assignment(cost)
         return float(cost[rows, columns].mean())
 
@@ -353,7 +361,9 @@ class LorenzAssimilation:
             part = result.isel({space: row})
             time = part["time"].values
             if "member" in part[self.field].dims:
-                axis.plot(time, part[self.field].transpose("time", "member").values[:, :32], color="C0", alpha=0.25, lw=0.7)
+                axis.plot(
+                    time, part[self.field].transpose("time", "member").values[:, :32], color="C0", alpha=0.25, lw=0.7
+                )
             else:
                 axis.plot(time, part[self.field].values, color="C0")
             if "truth" in part:
@@ -364,4 +374,3 @@ class LorenzAssimilation:
         axes[0].legend(loc="upper right", fontsize="small") if axes[0].get_legend_handles_labels()[0] else None
         axes[-1].set_xlabel("model time")
         return figure
-

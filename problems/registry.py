@@ -14,6 +14,8 @@ _PROBLEMS = {
     "deblurring": ("scidiff.problems.deblurring", "Deblurring"),
     "gaussian": ("scidiff.problems.gaussian", "GaussianInpainting"),
     "inpainting": ("scidiff.problems.inpainting", "Inpainting"),
+    "kolmogorov": ("scidiff.problems.kolmogorov", "KolmogorovAssimilation"),
+    "lorenz": ("scidiff.problems.lorenz", "LorenzAssimilation"),
     "mri": ("scidiff.problems.mri", "AcceleratedMRI"),
     "phase-retrieval": ("scidiff.problems.phase_retrieval", "PhaseRetrieval"),
     "super-resolution": ("scidiff.problems.super_resolution", "SuperResolution"),

@@ -24,7 +24,7 @@ _EXPORTS: dict[str, str] = {
     "TrajectoryPrior": "scidiff.assimilation.trajectory",
     "WindowMixture": "scidiff.assimilation.windows",
     "gaspari_cohn": "scidiff.assimilation.ensemble",
-    "kalman": "scidiff.assimilation.kalman",
+    "kalman_smoother": "scidiff.assimilation.kalman",
     "on_grid": "scidiff.assimilation.observations",
 }
 __all__ = [*_EXPORTS]

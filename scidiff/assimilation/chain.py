@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from scidiff.assimilation.kalman import KalmanAnswer, kalman
+from scidiff.assimilation.kalman import KalmanAnswer, kalman_smoother
 from scidiff.assimilation.observations import Observations
 from scidiff.assimilation.state_space import StateSpace
 from scidiff.noise import GaussianNoise
@@ -137,7 +137,7 @@ class LinearGaussianChain:
         return StateSpace(lambda x: x @ self.F.to(x).mT + self.offset.to(x), self.Q, start, (self.dim,))
 
     def posterior(self, observations: Observations, length: int) -> KalmanAnswer:
-        """The exact posterior of ``length`` states, by `kalman`.
+        """The exact posterior of ``length`` states, by `kalman_smoother`.
 
         Raises:
             TypeError: the noise is not a `GaussianNoise` with standard deviations.
@@ -148,7 +148,7 @@ class LinearGaussianChain:
         if max(observations.steps) >= length:
             raise ValueError(f"step {max(observations.steps)} is observed, but the trajectory has {length} states.")
         y[:, list(observations.steps)] = observations.y.flatten(2).to(torch.float64)
-        return kalman(self, H, R, y)
+        return kalman_smoother(self, H, R, y)
 
     def observation(self, observations: Observations) -> tuple[Tensor, Tensor]:
         """Observation matrix (m, d) and covariance (m, m) of the noise."""

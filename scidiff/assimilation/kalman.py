@@ -34,7 +34,7 @@ from scidiff.rng import explicit
 if TYPE_CHECKING:
     from scidiff.assimilation.chain import LinearGaussianChain
 
-__all__ = ["KalmanAnswer", "kalman"]
+__all__ = ["KalmanAnswer", "kalman_smoother"]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _root(P: Tensor, what: str, step: int) -> Tensor:
     return lower
 
 
-def kalman(chain: LinearGaussianChain, H: Tensor, R: Tensor, y: Tensor) -> KalmanAnswer:
+def kalman_smoother(chain: LinearGaussianChain, H: Tensor, R: Tensor, y: Tensor) -> KalmanAnswer:
     r"""The exact posterior of the chain.
 
     Arguments:
@@ -129,7 +129,7 @@ def kalman(chain: LinearGaussianChain, H: Tensor, R: Tensor, y: Tensor) -> Kalma
             lower = _root(_symmetric(h @ cov @ h.mT + r), "innovation", t)
             white = torch.linalg.solve_triangular(lower, v[..., None], upper=False)[..., 0]
             evidence = evidence - white.square().sum(-1) / 2 - lower.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-            evidence = evidence - seen.sum(-1) * math.log(2 * math.pi) / 2
+            evidence = evidence - seen.double().sum(-1) * math.log(2 * math.pi) / 2
             K = torch.cholesky_solve(h @ cov, lower).mT
             mean = mean + (K @ v[..., None])[..., 0]
             left = eye - K @ h

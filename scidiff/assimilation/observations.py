@@ -55,7 +55,9 @@ def _steps(steps: Sequence[int], length: int) -> tuple[int, ...]:
     if any(b <= a for a, b in zip(found, found[1:], strict=False)):
         raise InputError(f"observation times must increase, got steps {found[:8]}...")
     if found[0] < 0 or found[-1] >= length:
-        raise InputError(f"observed steps lie in [{found[0]}, {found[-1]}], the trajectory has steps 0 to {length - 1}.")
+        raise InputError(
+            f"observed steps lie in [{found[0]}, {found[-1]}], the trajectory has steps 0 to {length - 1}."
+        )
     return found
 
 
@@ -115,7 +117,9 @@ class Observations:
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", _steps(self.steps, max(self.steps, default=0) + 1))
         if self.y.ndim < 2 or self.y.shape[1] != len(self.steps):
-            raise InputError(f"y must be (B, {len(self.steps)}, *Y), one per observed state, got {tuple(self.y.shape)}.")
+            raise InputError(
+                f"y must be (B, {len(self.steps)}, *Y), one per observed state, got {tuple(self.y.shape)}."
+            )
 
     def likelihood(self, length: int) -> Likelihood:
         """That of a trajectory of ``length`` states."""

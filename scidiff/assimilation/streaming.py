@@ -119,7 +119,9 @@ class StreamingAssimilation:
             unit = torch.ones(1, *prior.shape, dtype=before.dtype)
             scale = (prior.decode(unit) - prior.decode(0 * unit)).abs()[0, :, : first - begin]
             noise = GaussianNoise(self.tie * scale.movedim(1, 0))
-            parts.append(Likelihood(AtTimes(Identity(), range(first - begin), end - begin), noise, before.movedim(2, 1)))
+            parts.append(
+                Likelihood(AtTimes(Identity(), range(first - begin), end - begin), noise, before.movedim(2, 1))
+            )
         if not parts:
             raise InputError(f"the first {end} states hold no observation; take longer blocks or a longer lookahead.")
         ensemble = self.sampler(Posterior(prior, tuple(parts)), 1, Generator().manual_seed(root))
@@ -212,7 +214,9 @@ class StreamingAssimilation:
         note = path / "run.json"
         if note.exists() and not new:
             if not resume:
-                raise InputError(f"{path}: a run stands here; pass resume=True to go on or overwrite=True to discard it.")
+                raise InputError(
+                    f"{path}: a run stands here; pass resume=True to go on or overwrite=True to discard it."
+                )
             found = json.loads(note.read_text())
             done = int(found.pop("blocks"))
             if other := differences(found, identity):
@@ -242,4 +246,3 @@ class StreamingAssimilation:
         from scidiff.fields import write_json
 
         write_json(path / "run.json", content)
-

@@ -24,11 +24,11 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from scidiff.protocols import Prior
 
@@ -108,7 +108,7 @@ class TrajectoryPrior:
             piece = u[:, :, first : last + 2 * k]
             ends = (first == 0, last == count)
             if recompute:
-                part = checkpoint(self._piece, piece, sigma, ends, use_reentrant=False)
+                part = _Recomputed.apply(piece, lambda u, ends=ends: self._piece(u, sigma, ends))
             else:
                 part = self._piece(piece, sigma, ends)
             parts.append(part)  # type: ignore[arg-type]
@@ -146,3 +146,21 @@ class TrajectoryPrior:
         done = function(front.flatten(0, 1)).unflatten(0, (len(x), full)).movedim(1, 2).flatten(2, 3)
         rest = length - full * size
         return done if rest == 0 else torch.cat([done, function(x[:, :, -size:])[:, :, size - rest :]], 2)
+
+
+class _Recomputed(torch.autograd.Function):
+    """A function of one tensor that keeps nothing inside: on the way back it is computed again."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(u)
+        ctx.function = function
+        return function(u)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (u,) = ctx.saved_tensors
+        again = torch.is_grad_enabled()  # the gradient itself will be differentiated
+        with torch.enable_grad():
+            u = u.view_as(u) if again else u.detach().requires_grad_()
+            return torch.autograd.grad(ctx.function(u), u, gradient, create_graph=again)[0], None

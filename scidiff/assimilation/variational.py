@@ -49,7 +49,9 @@ def _minimise(cost: Callable[[Tensor], Tensor], v: Tensor, iterations: int, what
 
         optimiser.step(closure)  # type: ignore[arg-type]
     if not bool(v.isfinite().all()):
-        raise NumericalError(f"{what}: the minimisation left the finite numbers; shorten the window or the model's step.")
+        raise NumericalError(
+            f"{what}: the minimisation left the finite numbers; shorten the window or the model's step."
+        )
     return v.detach()
 
 
@@ -60,12 +62,10 @@ def _lower(P: Tensor, d: int) -> Tensor:
     return lower
 
 
-def _misfit(model: StateSpace, observations: Observations, colour: Tensor, x: Tensor, t: int) -> Tensor:
-    y = observations.of(t)
-    if y is None:
-        return x.new_zeros(())
-    r = y[0].flatten().to(x) - model.observed(observations.operator, x[None])[0]
-    return torch.linalg.solve(colour.mT, r).square().sum() / 2
+def _misfit(model: StateSpace, observations: Observations, colour: Tensor, x: Tensor, rows: slice) -> Tensor:
+    """Half the squared whitened misfit of the observed states ``x`` (K, d) to some of the observations."""
+    r = observations.y[0, rows].flatten(1).to(x) - model.observed(observations.operator, x)
+    return torch.linalg.solve(colour.mT, r.mT).square().sum() / 2
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,13 @@ class ThreeDVar:
         for t in range(length):
             if t:
                 x = model.step(x[None])[0].detach()
-            if observations.of(t) is not None:
-                background = x
+            if t in observations.steps:
+                background, row = x, observations.steps.index(t)
 
-                def cost(v: Tensor, background: Tensor = background, t: int = t) -> Tensor:
-                    state = background + lower @ v
-                    return v.square().sum() / 2 + _misfit(model, observations, colour, state, t)
+                def cost(v: Tensor, background: Tensor = background, row: int = row) -> Tensor:
+                    state = (background + lower @ v)[None]
+                    part = _misfit(model, observations, colour, state, slice(row, row + 1))
+                    return v.square().sum() / 2 + part
 
                 v = _minimise(cost, torch.zeros_like(x), self.iterations, f"3D-Var at step {t}")
                 x = background + lower @ v
@@ -149,7 +150,7 @@ class FourDVar:
             return torch.stack(states)
 
         def data(x: Tensor) -> Tensor:
-            return torch.stack([_misfit(model, observations, colour, x[t], t) for t in observations.steps]).sum()
+            return _misfit(model, observations, colour, x[list(observations.steps)], slice(None))
 
         def background(x: Tensor) -> Tensor:
             return torch.linalg.solve_triangular(lower, (x - mean)[:, None], upper=False).square().sum() / 2
