@@ -2,11 +2,12 @@ r"""Variational analysis: the most probable state or trajectory, by minimisation
 
 With the background :math:`x_b, P_b`, whitened residuals and the transition noise Q:
 
-- `ThreeDVar`: at each observation :math:`J(x) = |x - x_b|^2_{P_b} + |y - A(x)|^2_R`; the forecast from the analysis before
-  is the next background, with the same :math:`P_b` always.
-- `FourDVar`, strong: :math:`J(x_0) = |x_0 - x_b|^2_{P_b} + \sum_k |y_k - A(M^{t_k}(x_0))|^2_R`, a perfect model.
-- `FourDVar`, weak: over all states, with :math:`\sum_t |x_{t+1} - M(x_t)|^2_Q` added; the mode of the posterior, which for
-  linear Gaussian chains is the mean of the Kalman smoother.
+- `ThreeDVar`: at each observation :math:`J(x) = |x - x_b|^2_{P_b} + |y - A(x)|^2_R`; the forecast from the
+  analysis before is the next background, with the same :math:`P_b` always.
+- `FourDVar`, strong: :math:`J(x_0) = |x_0 - x_b|^2_{P_b} + \sum_k |y_k - A(M^{t_k}(x_0))|^2_R`, a
+  perfect model.
+- `FourDVar`, weak: over all states, with :math:`\sum_t |x_{t+1} - M(x_t)|^2_Q` added; the mode of the
+  posterior, which for linear Gaussian chains is the mean of the Kalman smoother.
 
 :math:`|v|^2_C = v^\top C^{-1} v / 2`. One best guess, **no uncertainty**. Chaotic models over long windows have many
 minima; the one found depends on the start.
@@ -36,9 +37,9 @@ __all__ = ["FourDVar", "ThreeDVar"]
 def _minimise(cost: Callable[[Tensor], Tensor], v: Tensor, iterations: int, what: str) -> Tensor:
     """The minimiser of a function of one tensor, by L-BFGS with a strong Wolfe line search."""
     with torch.enable_grad():
-        v = v.detach().clone().requires_grad_()
+        v = v.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
         optimiser = torch.optim.LBFGS(
-            [v], max_iter=iterations, tolerance_grad=1e-9, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+            [v], max_iter=iterations, tolerance_grad=1e-8, tolerance_change=1e-13, line_search_fn="strong_wolfe"
         )
 
         def closure() -> Tensor:

@@ -63,7 +63,7 @@ def test_particle_smoother_meets_kalman(record, generator) -> None:
 
 def test_weak_constraint_finds_the_mode(record) -> None:
     exact = SPRING.posterior(record, L)
-    found = FourDVar(SPRING.mean0, SPRING.cov0, "weak")(SPRING.state_space(), record, L)
+    found = FourDVar(SPRING.mean0, SPRING.cov0, "weak", 80)(SPRING.state_space(), record, L)
     assert torch.allclose(found[0].mT, exact.mean[0], atol=1e-6)
 
 

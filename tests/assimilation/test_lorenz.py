@@ -19,12 +19,12 @@ def test_a_case_has_the_levels_of_exact_draws() -> None:
     """A truth and its observation have the law of an exact draw and its observation."""
     for protocol, count in (("lo", 9), ("hi", 65)):
         problem = LorenzAssimilation(protocol)
-        px, py = [], []
-        for index in range(24):
-            case = problem.case(index)
-            x = torch.as_tensor(case.truth["state"].values).double()
-            px.append(float(problem.model.log_prob(x.mT)))
-            r = (case.observation["observation"] - case.truth["state"]).values / problem.noise
+        chains = problem.simulator.simulate(24, 65, torch.Generator().manual_seed(1))
+        px, py = problem.model.log_prob(chains).tolist(), []
+        for index, x in enumerate(chains):
+            truth = problem.template(None).copy(data=x.mT.numpy()).to_dataset()
+            seen = problem.observe(truth, torch.Generator().manual_seed(index))
+            r = (seen["observation"] - truth["state"]).values / problem.noise
             assert np.isfinite(r).sum() == count
             py.append(-0.5 * float(np.nansum(r**2)) - count * np.log(problem.relative_noise * np.sqrt(2 * np.pi)))
         for found, name, terms in ((px, "log_px", 192), (py, "log_py", count)):

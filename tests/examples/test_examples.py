@@ -26,6 +26,7 @@ def test_every_example_is_tested_here() -> None:
     tested = {"deepinv_physics", "exact_posterior", "prior_samples", "reconstruct_mri", "which_sampler"}
     tested = {"deblur_photograph", "exact_posterior", "prior_samples", "reconstruct_mri", "which_sampler"}
     tested = {
+        "assimilate_lorenz",
         "exact_posterior",
         "phase_retrieval",
         "prior_samples",
@@ -122,3 +123,10 @@ def test_which_sampler(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
     table = example.main(("mmps",), *example.ONE_MODE, members=128, output=figure)
     assert example.trusted(table["mmps"])
+
+
+def test_assimilate_lorenz(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = load("assimilate_lorenz").main(17, 4, 256, 4, 6, tmp_path / "figure.png")
+    assert table["particle smoother"]["w1"] < table["SDA"]["w1"]
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert "particle smoother" in capsys.readouterr().out
