@@ -1,7 +1,8 @@
 r"""A turbulent flow seen through coarse averages of some of its frames.
 
-The vorticity of Kolmogorov flow, :math:`\partial_t \omega + v \cdot \nabla \omega = \nu \Delta \omega - \mu\,\omega - m
-\cos(m y)` in :math:`[0, 2\pi]^2` with :math:`m = 4, \mu = 0.1`, at L times 0.2 apart. Every 4th frame is observed as means
+The vorticity of Kolmogorov flow in a periodic square,
+:math:`\partial_t \omega + v \cdot \nabla \omega = \nu \Delta \omega - \mu\,\omega - m \cos(m y)` in
+:math:`[0, 2\pi]^2` with :math:`m = 4, \mu = 0.1`, at L times 0.2 apart. Every 4th frame is observed as means
 over squares of ``coarse`` points with independent noise.
 
 Cases are computed on a grid twice as fine with a shorter step and then truncated to the grid of the answer, whose model
@@ -95,13 +96,13 @@ class KolmogorovAssimilation:
         return parameters(self)
 
     @cached_property
-    def window_prior(self) -> Prior:
+    def window_prior(self) -> Any:
         """The prior of windows."""
         given = self.arguments["prior"]
         if given is None:
             raise InputError(
-                "no prior of windows of Kolmogorov flow is bundled: give KolmogorovAssimilation(prior=...), the path of "
-                f"a prior of {2 * self.k + 1} frames (1, {2 * self.k + 1}, {self.grid[0]}, {self.grid[1]}) or an object."
+                "no prior of windows of Kolmogorov flow is bundled: give KolmogorovAssimilation(prior=...), a path or "
+                f"an object: a prior of frames (1, {2 * self.k + 1}, {self.grid[0]}, {self.grid[1]})."
             )
         if isinstance(given, (str, os.PathLike)):
             from scidiff.priors import load_pretrained
@@ -223,8 +224,8 @@ class KolmogorovAssimilation:
     def template(self, observation: xr.Dataset) -> xr.DataArray:
         return self._array(np.zeros((self.length, *self.grid), np.float32))
 
-    def baselines(self, observation: xr.Dataset, iterations: int = 20) -> dict[str, xr.DataArray]:
-        """The mean of the ensemble Kalman smoother, and strong-constraint 4D-Var with a diffuse background from its start.
+    def baselines(self, observation: xr.Dataset, iterations: int = 40) -> dict[str, xr.DataArray]:
+        """The mean of the ensemble Kalman smoother, and strong-constraint 4D-Var with a diffuse background.
 
         Both know the equations (on the grid of the answer).
         """

@@ -105,7 +105,7 @@ class LorenzAssimilation:
         self.dt = self.simulator.dt
         self.every, self.relative_noise = PROTOCOLS[protocol]
         self.shape = (3,) if system == "63" else (1, size)
-        """Shape (C, \\*grid) of a state."""
+        """Shape (C, grid) of a state."""
         self.scale = torch.as_tensor(self.simulator.scale, dtype=torch.float64).expand(math.prod(self.shape))
         self.loc = torch.as_tensor(self.simulator.loc, dtype=torch.float64).expand(math.prod(self.shape))
         self.seen = torch.zeros(math.prod(self.shape), dtype=torch.bool)
@@ -118,7 +118,7 @@ class LorenzAssimilation:
     # Laws
 
     @cached_property
-    def window_prior(self) -> Prior:
+    def window_prior(self) -> Any:
         """The prior of windows."""
         given = self.arguments["prior"]
         if given is None:
@@ -141,7 +141,7 @@ class LorenzAssimilation:
 
     @cached_property
     def prior(self) -> TrajectoryPrior:
-        """The windows composed: states (C, L, \\*grid)."""
+        r"""The windows composed: states (C, L, \*grid)."""
         prior = self.window_prior
         if isinstance(prior, TrajectoryPrior):
             return prior.of_length(self.length)
@@ -160,7 +160,7 @@ class LorenzAssimilation:
 
     @property
     def levels(self) -> dict[str, float]:
-        """Expected log p(x) and log p(y|x) of exact draws, over cases; densities in the units of the module's formula."""
+        """Expected log p(x) and log p(y|x) of exact draws, over cases; data in standardised units."""
         d, count = len(self.seen), len(range(0, self.length, self.every)) * int(self.seen.sum())
         return {
             "log_px": -d / 2 * (self.length - 1) * (math.log(2 * math.pi * self.simulator.transition.variance) + 1),
@@ -281,7 +281,7 @@ class LorenzAssimilation:
         return self._array(np.zeros(self._sizes, np.float32))
 
     def check(self, observation: xr.Dataset) -> dict[str, Any]:
-        """Whether the observed numbers lie within the climate: their largest distance from it, in standard deviations."""
+        """Whether the observed numbers lie within the climate: the largest distance, in standard deviations."""
         obs = self.observations(observation)
         seen = obs.operator.mask.flatten()  # type: ignore[attr-defined]
         far = float(((obs.y[0].double() - self.loc[seen]) / self.scale[seen]).abs().max())
@@ -291,7 +291,7 @@ class LorenzAssimilation:
     # Answers
 
     def smoother(self, observation: xr.Dataset, members: int = 256, seed: int = 0) -> Tensor:
-        """Trajectories of the particle smoother, (M, C, L, \\*grid): the truth where particles suffice."""
+        r"""Trajectories of the particle smoother, (M, C, L, \*grid): the truth where particles suffice."""
         smoother = ParticleSmoother(self.particles)
         obs = self.observations(observation)
         return smoother(self.model, obs, self.length, members, stream("lorenz-smoother", self.seed, seed)).samples

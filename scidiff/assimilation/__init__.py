@@ -1,6 +1,6 @@
-"""State estimation along time: what a trajectory was, given observations of some of its states.
+r"""State estimation along time: what a trajectory was, given observations of some of its states.
 
-Trajectories are (B, C, L, \\*grid): channels first, then L states in a row. Exact answers for linear Gaussian chains,
+Trajectories are (B, C, L, \*grid): channels first, then L states in a row. Exact answers for linear Gaussian chains,
 priors of windows composed into priors of long trajectories, a streaming sampler for records of any length, and the
 classical methods (ensemble Kalman filters, particle smoother, variational analysis) as baselines.
 """

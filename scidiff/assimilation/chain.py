@@ -67,17 +67,20 @@ class LinearGaussianChain:
         eye = torch.eye(d, dtype=torch.float64)
         if (mean0 is None or cov0 is None) and not radius < 1:
             raise ValueError(f"F has spectral radius {radius:.3g}, so no stationary law; give mean0 and cov0.")
-        if mean0 is None:
-            mean0 = torch.linalg.solve(eye - self.F, self.offset)
+        mean = torch.linalg.solve(eye - self.F, self.offset) if mean0 is None else mean0.to(torch.float64)
         if cov0 is None:
             lifted = torch.eye(d * d, dtype=torch.float64) - torch.kron(self.F, self.F)
-            cov0 = torch.linalg.solve(lifted, self.Q.flatten()).reshape(d, d)
-            cov0 = (cov0 + cov0.mT) / 2
-        self.mean0, self.cov0 = mean0.to(torch.float64), _positive("cov0", cov0, d)
+            cov = torch.linalg.solve(lifted, self.Q.flatten()).reshape(d, d)
+            cov = (cov + cov.mT) / 2
+        else:
+            cov = cov0
+        self.mean0, self.cov0 = mean, _positive("cov0", cov, d)
 
     @classmethod
-    def damped_spring(cls, frequency: float = 1.0, damping: float = 0.5, dt: float = 0.25, noise: float = 0.3):
-        r"""Position and velocity of a spring driven by noise, :math:`\ddot x = -\omega^2 x - 2 c \omega \dot x + noise`.
+    def damped_spring(
+        cls, frequency: float = 1.0, damping: float = 0.5, dt: float = 0.25, noise: float = 0.3
+    ) -> LinearGaussianChain:
+        r"""Position and velocity of a spring driven by noise, :math:`\ddot x = -\omega^2 x - 2 c \omega \dot x + e`.
 
         The transition is the exact flow over ``dt``; its noise is the same in both numbers, ``noise`` squared per unit
         of time.

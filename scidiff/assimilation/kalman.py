@@ -39,13 +39,13 @@ __all__ = ["KalmanAnswer", "kalman_smoother"]
 
 @dataclass(frozen=True)
 class KalmanAnswer:
-    """The posterior of the states of B trajectories.
+    r"""The posterior of the states of B trajectories.
 
     Arguments:
         filter_mean, filter_cov: Given the observations up to each state, (B, L, d) and (B, L, d, d).
         mean, cov: Given all observations.
         cross: Covariance of each state with the next one given all, (B, L - 1, d, d).
-        log_evidence: :math:`\\log p(y)`, (B,).
+        log_evidence: :math:`\log p(y)`, (B,).
         gains: :math:`G_t`, (B, L - 1, d, d).
         offsets: Mean forecasts :math:`m^-_{t+1}`, (B, L - 1, d).
         roots: Square roots of the covariance of each state given the next one and the data, last state included.

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from scidiff.errors import InputError
@@ -41,8 +40,8 @@ def on_grid(times: Sequence[float] | Tensor, dt: float, length: int, start: floa
         step = (time - start) / dt
         if not abs(step - round(step)) <= 1e-3:
             raise InputError(
-                f"observation time {time:g} is off the grid of states {start:g} + n * {dt:g}; the nearest states are "
-                f"at {start + (step // 1) * dt:g} and {start + (step // 1 + 1) * dt:g}. Interpolate, or take a finer dt."
+                f"observation time {time:g} is off the grid of states {start:g} + n * {dt:g}; the nearest are "
+                f"{start + (step // 1) * dt:g} and {start + (step // 1 + 1) * dt:g}. Interpolate, or take a finer dt."
             )
         found.append(round(step))
     return _steps(found, length)
@@ -55,9 +54,7 @@ def _steps(steps: Sequence[int], length: int) -> tuple[int, ...]:
     if any(b <= a for a, b in zip(found, found[1:], strict=False)):
         raise InputError(f"observation times must increase, got steps {found[:8]}...")
     if found[0] < 0 or found[-1] >= length:
-        raise InputError(
-            f"observed steps lie in [{found[0]}, {found[-1]}], the trajectory has steps 0 to {length - 1}."
-        )
+        raise InputError(f"observed steps lie in [{found[0]}, {found[-1]}], a record has steps 0 to {length - 1}.")
     return found
 
 

@@ -92,7 +92,7 @@ class StateSpace:
         bad = (~after.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
         if bad:
             raise NumericalError(
-                f"the model gave values that are not finite at step {step} for members {bad[:5]}; shorten its time step."
+                f"the model gave values that are not finite at step {step} for members {bad[:5]}; shorten its step."
             )
         if self.perfect:
             return after

@@ -91,17 +91,21 @@ class ThreeDVar:
             if t:
                 x = model.step(x[None])[0].detach()
             if t in observations.steps:
-                background, row = x, observations.steps.index(t)
-
-                def cost(v: Tensor, background: Tensor = background, row: int = row) -> Tensor:
-                    state = (background + lower @ v)[None]
-                    part = _misfit(model, observations, colour, state, slice(row, row + 1))
-                    return v.square().sum() / 2 + part
-
-                v = _minimise(cost, torch.zeros_like(x), self.iterations, f"3D-Var at step {t}")
-                x = background + lower @ v
+                row = observations.steps.index(t)
+                x = self._analysis(model, observations, x, slice(row, row + 1), lower, colour)
             found.append(x)
         return model.fields(torch.stack(found)[None])
+
+    def _analysis(
+        self, model: StateSpace, observations: Observations, x: Tensor, row: slice, lower: Tensor, colour: Tensor
+    ) -> Tensor:
+        """The state (d,) after one observation, from the background ``x``."""
+
+        def cost(v: Tensor) -> Tensor:
+            misfit = _misfit(model, observations, colour, (x + lower @ v)[None], row)
+            return v.square().sum() / 2 + misfit
+
+        return x + lower @ _minimise(cost, torch.zeros_like(x), self.iterations, f"3D-Var, observation {row.start}")
 
 
 @dataclass(frozen=True)

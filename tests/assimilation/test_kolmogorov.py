@@ -34,7 +34,7 @@ def test_frames_follow_the_model_and_observations_are_block_means(problem, case)
 
 
 def test_four_d_var_fits_the_data(problem, case) -> None:
-    found = problem.baselines(problem.read(case.observation), 8)
+    found = problem.baselines(problem.read(case.observation), 30)
     fit = problem.evaluate(case.observation.assign(vorticity=found["strong_4dvar"].expand_dims("member")), case.truth)
     none = problem.evaluate(
         case.observation.assign(vorticity=(0 * case.truth["vorticity"]).expand_dims("member")), case.truth
