@@ -12,8 +12,8 @@ fields     windows of variables of NetCDF, HDF5 or Zarr archives, read while tra
            (`scidiff.datasets.stored_fields`)
 ========== =============================================================================================
 
-Simulators, which need no files (`SIMULATORS`): gaussian-field, poisson-pairs, darcy-pairs, vorticity, rings, patches,
-lorenz63, lorenz96.
+Simulators, which need no files (`SIMULATORS`): gaussian-field, poisson-pairs, darcy-pairs, vorticity, rings,
+compact-sources, patches, lorenz63, lorenz96.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ SIMULATORS = {
     "lorenz96": "scidiff.datasets.lorenz:Lorenz96Windows",
     "vorticity": "scidiff.datasets.vorticity:VorticityFields",
     "rings": "scidiff.datasets.rings:Rings",
+    "compact-sources": "scidiff.datasets.compact_sources:CompactSources",
     "patches": "scidiff.datasets.patches:Patches",
 }
 """Kind -> class; the keys of ``[data]`` are the arguments of the class."""

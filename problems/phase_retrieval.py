@@ -64,7 +64,7 @@ class PhaseRetrieval(GridProblem):
 
     name, field, long_name = "phase-retrieval", "image", "image"
     measured, measured_long_name = "pattern", "diffraction pattern"
-    default_sampler = "daps"
+    default_sampler = "dps"
 
     def __init__(
         self,

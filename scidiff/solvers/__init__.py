@@ -1,4 +1,4 @@
-"""Differential equations in time on torch tensors: batched, differentiable, without instruments or data.
+"""Differential equations on torch tensors: batched, differentiable, without instruments or data.
 
 Simulators of `scidiff.datasets` and forward models of `scidiff.operators.pde` share them.
 """
@@ -8,16 +8,20 @@ from __future__ import annotations
 from scidiff.lazy import lazy_exports
 
 _EXPORTS: dict[str, str] = {
+    "BoxLaplacian": "scidiff.solvers.laplace",
     "NavierStokes": "scidiff.solvers.navier_stokes",
     "Periodic": "scidiff.solvers.periodic",
     "Semilinear": "scidiff.solvers.stepping",
     "Transition": "scidiff.solvers.transition",
     "advance": "scidiff.solvers.stepping",
+    "divergence": "scidiff.solvers.darcy",
     "etdrk4": "scidiff.solvers.stepping",
     "ifrk4": "scidiff.solvers.stepping",
     "lorenz63": "scidiff.solvers.lorenz",
     "lorenz96": "scidiff.solvers.lorenz",
+    "pressure": "scidiff.solvers.darcy",
     "rk4": "scidiff.solvers.stepping",
+    "solve": "scidiff.solvers.darcy",
 }
 __all__ = [*_EXPORTS]
 __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
