@@ -14,6 +14,8 @@ fields     windows of variables of NetCDF, HDF5 or Zarr archives, read while tra
 
 Simulators, which need no files (`SIMULATORS`): gaussian-field, poisson-pairs, darcy-pairs, lorenz63, lorenz96,
 vorticity, rings, compact-sources, patches.
+Simulators, which need no files (`SIMULATORS`): gaussian-field, poisson-pairs, darcy-pairs, vorticity, rings,
+compact-sources, patches, lorenz63, lorenz96.
 """
 
 from __future__ import annotations

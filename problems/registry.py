@@ -22,6 +22,8 @@ _PROBLEMS = {
     "helmholtz-forward": ("scidiff.problems.poisson", "HelmholtzForward"),
     "helmholtz-inverse": ("scidiff.problems.poisson", "HelmholtzInverse"),
     "inpainting": ("scidiff.problems.inpainting", "Inpainting"),
+    "kolmogorov": ("scidiff.problems.kolmogorov", "KolmogorovAssimilation"),
+    "lorenz": ("scidiff.problems.lorenz", "LorenzAssimilation"),
     "mri": ("scidiff.problems.mri", "AcceleratedMRI"),
     "phase-retrieval": ("scidiff.problems.phase_retrieval", "PhaseRetrieval"),
     "poisson-forward": ("scidiff.problems.poisson", "PoissonForward"),

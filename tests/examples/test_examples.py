@@ -140,6 +140,13 @@ def test_which_sampler(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert example.trusted(table["mmps"])
 
 
+def test_assimilate_lorenz(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = load("assimilate_lorenz").main(17, 4, 256, 4, 6, tmp_path / "figure.png")
+    assert table["particle smoother"]["w1"] < table["SDA"]["w1"]
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert "particle smoother" in capsys.readouterr().out
+
+
 def test_station_temperature(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """On a simulated network: samples are as good as kriging at hidden stations, and better than climatology."""
     table = load("station_temperature").main(tmp_path / "none.npz", 3, 16, 4.0, tmp_path / "figure.png")
