@@ -232,7 +232,8 @@ class KolmogorovAssimilation:
         """
         obs, template = self.observations(observation), self.template(observation)
         double = Observations(obs.steps, obs.operator, obs.noise, obs.y.double())
-        kalman = EnKF(self.members, inflation=1.2)(self.model, double, self.length, stream("kolmogorov-enkf", self.seed))
+        smoother = EnKF(self.members, inflation=1.2)
+        kalman = smoother(self.model, double, self.length, stream("kolmogorov-enkf", self.seed))
         mean = kalman.mean(0, keepdim=True)
         first = self.model.start(self.members, stream("kolmogorov-background", self.seed))
         cov = torch.diag(first.var(0) + 1e-2)
