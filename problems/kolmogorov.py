@@ -225,15 +225,17 @@ class KolmogorovAssimilation:
         return self._array(np.zeros((self.length, *self.grid), np.float32))
 
     def baselines(self, observation: xr.Dataset, iterations: int = 40) -> dict[str, xr.DataArray]:
-        """The mean of the ensemble Kalman smoother, and strong-constraint 4D-Var with a diffuse background.
+        """The mean of the ensemble Kalman smoother, and strong-constraint 4D-Var with the climate as background
+        (mean and variance of the first frame, no covariances).
 
         Both know the equations (on the grid of the answer).
         """
         obs, template = self.observations(observation), self.template(observation)
         double = Observations(obs.steps, obs.operator, obs.noise, obs.y.double())
-        kalman = EnKF(self.members)(self.model, double, self.length, stream("kolmogorov-enkf", self.seed))
+        smoother = EnKF(self.members, inflation=1.2)
+        kalman = smoother(self.model, double, self.length, stream("kolmogorov-enkf", self.seed))
         mean = kalman.mean(0, keepdim=True)
-        first = kalman[:, :, 0].flatten(1)
+        first = self.model.start(self.members, stream("kolmogorov-background", self.seed))
         cov = torch.diag(first.var(0) + 1e-2)
         best = FourDVar(first.mean(0), cov, "strong", iterations)(self.model, double, self.length)
         found = {"enks": mean, "strong_4dvar": best}

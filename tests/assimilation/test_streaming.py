@@ -79,13 +79,13 @@ def test_a_stopped_run_goes_on_to_the_bit(generator, tmp_path) -> None:
 
 def test_memory_does_not_grow_with_the_record(generator, tmp_path) -> None:
     work, members = stream(steps=2, block=100, lookahead=10), 128
-    sizes = [len for *_, len in work.segments(1500)]
-    assert len(sizes) == 15 and all(end - begin <= 112 for begin, _, _, end in work.segments(1500))
-    work(record(300, generator), 300, tmp_path / "short", members, seed())
+    sizes = [len for *_, len in work.segments(3600)]
+    assert len(sizes) == 36 and all(end - begin <= 112 for begin, _, _, end in work.segments(3600))
+    work(record(900, generator), 900, tmp_path / "short", members, seed())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    array = work(record(1500, generator), 1500, tmp_path / "long", members, seed())
+    array = work(record(3600, generator), 3600, tmp_path / "long", members, seed())
     grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-    assert array.nbytes == 128 * 1500 * 2 * 8 and grown < array.nbytes  # one copy of the record would be 3 MB
+    assert array.nbytes == 128 * 3600 * 2 * 8 and grown < array.nbytes  # a copy of the record would be 7 MB
     assert bool(np.isfinite(array[:, ::97]).all())
 
 
