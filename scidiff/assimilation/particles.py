@@ -4,8 +4,6 @@ Forwards: particles follow the model and are weighted by the likelihood,
 :math:`w^i \propto w^i p(y_t | x_t^i)`; where the effective number :math:`1 / \sum_i (w^i)^2` falls below a share of N
 they are drawn again (systematic resampling). The mean weight at each step estimates the evidence :math:`p(y)` without
 bias.
-they are drawn again (systematic resampling). The mean weight at each step estimates the evidence :math:`p(y)`
-without bias.
 
 Backwards: a trajectory ends at a particle drawn by its last weight; the state before :math:`x_{t+1}` is drawn among the
 stored particles with probability :math:`\propto w_t^i\, p(x_{t+1} | x_t^i)`. That is exact for
