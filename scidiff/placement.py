@@ -97,8 +97,7 @@ def _move(value: Any, device: torch.device, dtype: torch.dtype | None, seen: dic
         moved = copy.copy(value)
         seen[id(value)] = moved
         for key, part in vars(value).items():
-            if key != _GIVEN:
-                object.__setattr__(moved, key, _move(part, device, dtype, seen))
+            object.__setattr__(moved, key, _move(part, device, dtype, seen))
     elif callable(getattr(value, "to", None)) and not hasattr(value, "units"):  # quantities have another `to`
         moved = value.to(device)  # type: ignore[union-attr]
     else:

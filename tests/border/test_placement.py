@@ -1,4 +1,4 @@
-"""Operators that remember how they were made: moved without their memory, recognised by it."""
+"""Operators that remember how they were made: moved with their memory, recognised by it."""
 
 import pint
 import torch
