@@ -15,6 +15,7 @@ _PROBLEMS = {
     "gaussian": ("scidiff.problems.gaussian", "GaussianInpainting"),
     "inpainting": ("scidiff.problems.inpainting", "Inpainting"),
     "mri": ("scidiff.problems.mri", "AcceleratedMRI"),
+    "navier-stokes": ("scidiff.problems.navier_stokes", "NavierStokesInitial"),
     "phase-retrieval": ("scidiff.problems.phase_retrieval", "PhaseRetrieval"),
     "super-resolution": ("scidiff.problems.super_resolution", "SuperResolution"),
     "widefield": ("scidiff.problems.widefield", "WidefieldDeconvolution"),
