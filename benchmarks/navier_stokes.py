@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,15 @@ from scidiff.operators import Frozen
 from scidiff.posterior.population import PopulationSampler
 from scidiff.problems.imaging import tensor
 from scidiff.problems.navier_stokes import NavierStokesInitial
+from scidiff.samplers import DPMSolver
+from scidiff.schedules import log_linear
 
 BLACK_BOXES = ("enkg", "eki", "scg", "dpg")
 METHODS = (
     "no_dynamics", "4dvar", "enkg:particles=64", "enkg:particles=256", "eki:particles=256", "scg", "dpg", "mmps", "dps",
     "daps", "red_diff",
 )  # fmt: skip
+LEVELS = partial(log_linear, sigma_min=0.05, sigma_max=30.0)
 COLUMNS = ("relative L2", "CRPS", "spread/skill", "coverage 90 %", "members", "solver", "gradients", "seconds")
 
 
@@ -44,10 +48,16 @@ def value(text: str) -> Any:
 
 
 def make(method: str) -> Any:
-    """``name:key=value,...`` as a sampler."""
+    """``name:key=value,...`` as a sampler; ``calls=n`` stands for a stochastic integrator of n noise levels.
+
+    The field varies in a few dozen waves only, each far stronger than one of its points: levels from 30 down to 0.05
+    standard deviations of a point are those that matter.
+    """
     name, _, settings = method.partition(":")
-    pairs = (pair.partition("=") for pair in filter(None, settings.split(",")))
-    return samplers.get(name, **{key: value(text) for key, _, text in pairs})
+    options = {key: value(text) for key, _, text in (pair.partition("=") for pair in filter(None, settings.split(",")))}
+    if "calls" in options:
+        options["sampler"] = DPMSolver(options.pop("calls"), LEVELS, stochastic=True)
+    return samplers.get(name, **options)
 
 
 def run(problem: NavierStokesInitial, case: Any, method: str, arguments: argparse.Namespace) -> list[float]:
