@@ -71,7 +71,9 @@ def run(problem: NavierStokesInitial, case: Any, method: str, arguments: argpars
         sampler, posterior = make(method), problem.posterior(observation)
         if method.partition(":")[0] in BLACK_BOXES:
             part = posterior.likelihood
-            posterior = Posterior(posterior.prior, Likelihood(Frozen(part.operator), part.noise, part.y), posterior.shape)
+            posterior = Posterior(
+                posterior.prior, Likelihood(Frozen(part.operator), part.noise, part.y), posterior.shape
+            )
         members = sampler.particles if isinstance(sampler, PopulationSampler) else arguments.members
         generator = Generator().manual_seed(arguments.seed)
         ensemble = sampler(posterior, members=members, generator=generator, batch_size=arguments.batch)

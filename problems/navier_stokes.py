@@ -48,8 +48,8 @@ from scidiff.noise import GaussianNoise
 from scidiff.operators import Mask
 from scidiff.operators.pde import NavierStokes
 from scidiff.priors import GaussianPrior
-from scidiff.problems.flow_baselines import interpolated, most_probable
 from scidiff.problems.base import require, stream
+from scidiff.problems.flow_baselines import interpolated, most_probable
 from scidiff.problems.imaging import GridProblem, axes, tensor
 from scidiff.protocols import Noise, Operator, Prior
 

@@ -24,7 +24,18 @@ SHAPE = (16, 20)
 
 
 def problem(**arguments) -> NavierStokesInitial:
-    return NavierStokesInitial(**{"shape": SHAPE, "model_error": 0.3, "iterations": 5, "reynolds": 50.0, "std": 1.5, "forcing": 2, "time": 0.5, **arguments})
+    return NavierStokesInitial(
+        **{
+            "shape": SHAPE,
+            "model_error": 0.3,
+            "iterations": 5,
+            "reynolds": 50.0,
+            "std": 1.5,
+            "forcing": 2,
+            "time": 0.5,
+            **arguments,
+        }
+    )
 
 
 def wave(grid, rows: int, columns: int) -> torch.Tensor:
