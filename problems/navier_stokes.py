@@ -124,6 +124,7 @@ class NavierStokesInitial(GridProblem):
     measured, measured_long_name, measured_units = "later_vorticity", "vorticity at time T", "s-1"
     measured_dims = ("observed_y", "observed_x")
     missing = True
+    default_sampler = "dps"
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from scidiff.errors import InputError
 from scidiff.linalg import Stationary
 from scidiff.noise import GaussianNoise
 from scidiff.operators import Linear, Mask
-from scidiff.posterior import MMPS
+from scidiff.posterior import DPS, MMPS
 from scidiff.priors import GaussianPrior
 from scidiff.problems.flow_baselines import interpolated, most_probable
 from scidiff.problems.imaging import tensor
@@ -105,7 +105,7 @@ def test_in_the_linear_limit_4dvar_and_mmps_agree_with_the_closed_form() -> None
     assert float((found[0] - exact.mean).norm() / exact.mean.norm()) < 2e-3
     levels = partial(log_linear, sigma_min=0.05, sigma_max=30.0)
     sampler = MMPS(DPMSolver(12, levels, stochastic=True), iterations=5, solver="cg", linearisations=1)
-    members = 32
+    members = 16
     ensemble = sampler(p.posterior(observation), members=members, generator=torch.Generator().manual_seed(0))
     x = ensemble.samples[:, 0]
     std = exact.variance.sqrt()
@@ -153,16 +153,14 @@ def test_gaps_and_single_noises_are_left_out_together() -> None:
 
 
 def test_reconstruct_beats_taking_the_data_for_the_answer(tmp_path) -> None:
-    p = problem(noise=0.3, iterations=8, steps=8)
+    p = problem(noise=0.3, model_error=0.05, iterations=4, steps=8)
     case = p.case(0)
     case.observation.to_netcdf(tmp_path / "later.nc", engine="h5netcdf")
-    levels = partial(log_linear, sigma_min=0.05, sigma_max=30.0)
-    sampler = MMPS(DPMSolver(5, levels, stochastic=True), iterations=3, linearisations=1)
-    result = scidiff.reconstruct(p, str(tmp_path / "later.nc"), sampler=sampler, members=2, truth=case.truth)
+    result = scidiff.reconstruct(p, str(tmp_path / "later.nc"), sampler=DPS(steps=20), members=2, truth=case.truth)
     scores = p.evaluate(result, case.truth)
     assert float(scores["relative_l2"]) < 0.8 * float(scores["relative_l2_no_dynamics"])
     assert float(scores["relative_l2_4dvar"]) < 0.8 * float(scores["relative_l2_no_dynamics"])
-    assert result["vorticity"].dims == ("member", "y", "x") and 0.3 < float(scores["chi2"]) < 2.5
+    assert result["vorticity"].dims == ("member", "y", "x") and 0.2 < float(scores["chi2"]) < 2.5
     assert p.plot(result) is not None
 
 
