@@ -43,12 +43,12 @@ GAUSSIAN_DRAWS = 512  # at least: the exact denoiser costs next to nothing
 CALLS, DDIM_CALLS, FINE_CALLS = 10, 20, 60
 
 
-def samplers(sigma_max: float) -> list[Sampler]:
+def samplers(sigma_max: float, methods: list[str]) -> list[Sampler]:
     """The first is the reference of the differences: DDIM at the levels that suit it on learned priors."""
     whole = functools.partial(log_linear, sigma_max=sigma_max)
     short = functools.partial(whole, sigma_min=0.01)  # ten steps are too few to go on to 0.002; DDIM's own end is 0.01
     usual = functools.partial(karras, sigma_max=sigma_max)
-    return [
+    found = [
         DDIM(DDIM_CALLS, usual),
         DDIM(DDIM_CALLS, short),
         DDIM(DDIM_CALLS, whole),
@@ -62,6 +62,7 @@ def samplers(sigma_max: float) -> list[Sampler]:
         DPMSolverSingle(CALLS, short),
         Heun(CALLS + 1, usual),
     ]
+    return [s for i, s in enumerate(found) if not (i and methods) or type(s).__name__ in methods]
 
 
 @dataclass
@@ -142,7 +143,7 @@ def text(values: Tensor) -> str:
     return f"{values[0]:.4f} [{low:.4f}, {high:.4f}]"
 
 
-def measure(problem: Problem, draws: int, seed: int, device: str) -> None:
+def measure(problem: Problem, draws: int, seed: int, device: str, methods: list[str]) -> None:
     fine = ends(
         DPMSolver3M(FINE_CALLS, functools.partial(log_linear, sigma_max=problem.sigma_max)),
         problem,
@@ -163,7 +164,7 @@ def measure(problem: Problem, draws: int, seed: int, device: str) -> None:
         same = compare(fresh)(a, b)
         floor = f"| data against data | | | {text(same['energy'])} | | {text(same['MMD^2'])} | | |"
     print("| sampler | calls | end error | energy | - DDIM | MMD^2 | - DDIM | s |\n|---|---|---|---|---|---|---|---|")
-    for sampler in [*samplers(problem.sigma_max), None]:
+    for sampler in [*samplers(problem.sigma_max, methods), None]:
         start = time.perf_counter()
         u = fine if sampler is None else ends(sampler, problem, draws, seed, device)
         seconds = time.perf_counter() - start
@@ -187,6 +188,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--priors", nargs="*", default=["gaussian", *bundled()], help="gaussian and bundled names")
+    parser.add_argument("--methods", nargs="*", default=[], help="classes beside the first DDIM; all when left out")
     parser.add_argument("--data", help="folder of the files that cards name; priors of other files show the end error")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -198,7 +200,7 @@ def main() -> None:
         print(
             f"\n### {name}, state {tuple(problem.shape)}, {draws} draws and fields, from level {problem.sigma_max:g}\n"
         )
-        measure(problem, draws, options.seed, device)
+        measure(problem, draws, options.seed, device, options.methods)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,7 @@ In the unit box, :math:`u = 0` on the walls, and
 
 where ``g`` has zero slope at the walls and the mean zero over the box.
 
-Finite volumes in flux form on cells of width :math:`h`: the flux through a face between cells i and j is
-:math:`-t_{ij} (u_j - u_i) / h` with the harmonic mean :math:`t_{ij} = 2 a_i a_j / (a_i + a_j)`, that through a wall is
-:math:`2 a_i u_i / h`, and the fluxes out of a cell add up to the source. Mass is conserved cell by cell, and the
-solution is accurate to second order where ``a`` is smooth.
-
-The equations are solved by conjugate gradients, preconditioned by the Laplacian (`scidiff.datasets.laplace`). The two
-operators differ by factors between min a and max a, so the condition number is at most their ratio, 4, on every grid,
-so each step makes the error three times smaller, up to a constant.
+The solver is that of `scidiff.solvers.darcy`: finite volumes in flux form with harmonic means.
 
 References:
     Fourier neural operator for parametric partial differential equations, Li et al., 2021, arXiv:2010.08895 (the
@@ -29,80 +22,12 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from scidiff.datasets.laplace import BoxLaplacian
 from scidiff.datasets.simulator import Simulator
-from scidiff.errors import NumericalError
 from scidiff.linalg.cosine import Cosine
+from scidiff.solvers.darcy import solve
+from scidiff.solvers.laplace import BoxLaplacian
 
-__all__ = ["DarcyPairs", "divergence", "solve"]
-
-
-def _conductances(a: Tensor, dims: int) -> list[Tensor]:
-    """For each axis, of its n + 1 faces: the harmonic means and, at the walls, twice the value; times n^2."""
-    found = []
-    for dim in range(-dims, 0):
-        n = a.shape[dim]
-        inside = 2 / (1 / a.narrow(dim, 1, n - 1) + 1 / a.narrow(dim, 0, n - 1))
-        found.append(n**2 * torch.cat([2 * a.narrow(dim, 0, 1), inside, 2 * a.narrow(dim, n - 1, 1)], dim))
-    return found
-
-
-def _divergence(conductances: list[Tensor], u: Tensor) -> Tensor:
-    total = torch.zeros_like(u)
-    for dim, t in enumerate(conductances, start=-len(conductances)):
-        wall = torch.zeros_like(u.narrow(dim, 0, 1))
-        total -= (t * torch.cat([wall, u, wall], dim).diff(dim=dim)).diff(dim=dim)
-    return total
-
-
-def divergence(a: Tensor, u: Tensor, dims: int = 2) -> Tensor:
-    r""":math:`-\nabla \cdot (a \nabla u)` by finite volumes; both (..., \*grid) with ``dims`` sides of a unit box."""
-    return _divergence(_conductances(a, dims), u)
-
-
-def solve(a: Tensor, source: Tensor, laplacian: BoxLaplacian | None = None, rtol: float = 1e-8) -> Tensor:
-    r"""The pressure ``u`` (B, \*grid) of a permeability ``a`` (B, \*grid) and a source of the same shape.
-
-    Every row stops at its own accuracy: the result does not depend on the other rows.
-
-    Arguments:
-        a: Permeability, positive.
-        source: Right-hand side.
-        laplacian: Of the grid, if it is at hand.
-        rtol: Norm of the residual over that of the source, at most.
-
-    Raises:
-        NumericalError: The accuracy is not reached in 200 steps.
-    """
-    if not bool((a > 0).all()):
-        raise ValueError(f"the permeability must be positive, its least value is {float(a.min()):g}.")
-    if not bool(torch.isfinite(source).all()):
-        raise ValueError("the source holds NaN or infinite values.")
-    dims = a.ndim - 1
-    laplacian = BoxLaplacian(a.shape[1:]) if laplacian is None else laplacian
-
-    def dot(x: Tensor, y: Tensor) -> Tensor:
-        return (x * y).flatten(1).sum(1).reshape(-1, *(1,) * dims)
-
-    conductances = _conductances(a, dims)
-    u, r = torch.zeros_like(source), source
-    z = -laplacian.solve(r)
-    p, rz, limit = z, dot(r, z), rtol**2 * dot(source, source)
-    for _ in range(200):
-        left = dot(r, r) > limit
-        if not bool(left.any()):
-            return u
-        q = _divergence(conductances, p)
-        step = torch.where(left, rz / dot(p, q), 0)
-        u, r = u + step * p, r - step * q
-        z = -laplacian.solve(r)
-        before, rz = rz, dot(r, z)
-        p = torch.where(left, z + rz / before * p, p)
-        rz = torch.where(left, rz, before)
-    raise NumericalError(
-        f"Darcy's equation is not solved to {rtol:g} in 200 steps; the permeability ranges from {float(a.min()):g} to "
-        f"{float(a.max()):g}."
-    )
+__all__ = ["DarcyPairs"]
 
 
 class DarcyPairs(Simulator):

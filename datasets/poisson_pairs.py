@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from scidiff.datasets.laplace import BoxLaplacian
 from scidiff.datasets.simulator import Simulator
 from scidiff.linalg.cosine import Cosine, cosine_basis
+from scidiff.solvers.laplace import BoxLaplacian
 
 __all__ = ["PoissonPairs"]
 

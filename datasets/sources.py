@@ -12,7 +12,10 @@ fields     windows of variables of NetCDF, HDF5 or Zarr archives, read while tra
            (`scidiff.datasets.stored_fields`)
 ========== =============================================================================================
 
-Simulators, which need no files (`SIMULATORS`): gaussian-field, poisson-pairs, darcy-pairs, vorticity, rings, patches.
+Simulators, which need no files (`SIMULATORS`): gaussian-field, poisson-pairs, darcy-pairs, lorenz63, lorenz96,
+vorticity, rings, compact-sources, patches.
+Simulators, which need no files (`SIMULATORS`): gaussian-field, poisson-pairs, darcy-pairs, vorticity, rings,
+compact-sources, patches, lorenz63, lorenz96.
 """
 
 from __future__ import annotations
@@ -44,8 +47,11 @@ SIMULATORS = {
     "gaussian-field": "scidiff.datasets.gaussian_field:GaussianFields",
     "poisson-pairs": "scidiff.datasets.poisson_pairs:PoissonPairs",
     "darcy-pairs": "scidiff.datasets.darcy_pairs:DarcyPairs",
+    "lorenz63": "scidiff.datasets.lorenz:Lorenz63Windows",
+    "lorenz96": "scidiff.datasets.lorenz:Lorenz96Windows",
     "vorticity": "scidiff.datasets.vorticity:VorticityFields",
     "rings": "scidiff.datasets.rings:Rings",
+    "compact-sources": "scidiff.datasets.compact_sources:CompactSources",
     "patches": "scidiff.datasets.patches:Patches",
 }
 """Kind -> class; the keys of ``[data]`` are the arguments of the class."""

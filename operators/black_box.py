@@ -9,17 +9,20 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from scidiff.errors import NumericalError
+from scidiff.failures import POLICIES, Failure, report
 from scidiff.operators.algebra import Algebra
 from scidiff.protocols import Operator
 
 __all__ = ["BlackBox", "Frozen", "Subprocess"]
+
+OnFailure = Literal["raise", "drop", "redraw"]
 
 
 class BlackBox(Algebra):
@@ -32,20 +35,28 @@ class BlackBox(Algebra):
         function: Maps fields (B, \*X) to measurements (B, \*Y); with ``batched=False`` one field (\*X) to (\*Y), a
             number counting as (1,).
         batched: Whether the function takes all fields of a batch at once.
+        on_failure: What happens where the function raises or answers NaN for a field. ``"raise"``: the run stops, with
+            an error that names it. ``"drop"``, ``"redraw"``: its measurement is NaN, and the sampler leaves the member
+            out or draws it again (`scidiff.posterior.survival`); diagnostics ``failures`` tell member, call and
+            message. A function of whole batches that raises is then called again with one field at a time.
 
     Raises (when called):
         TypeError: if the answer is no array of numbers.
         ValueError: if it does not hold one measurement per field, or measurements differ in shape.
-        NumericalError: if it holds NaN or infinite values; names the fields.
+        NumericalError: if it holds NaN or infinite values; names the fields. With ``"drop"`` or ``"redraw"`` only if
+            no call has succeeded yet, for then the shape of a measurement is not known.
     """
 
     differentiable = False
     storable = False  # files hold no code, and no command lines either
 
-    def __init__(self, function: Callable[[Any], Any], batched: bool = True) -> None:
+    def __init__(self, function: Callable[[Any], Any], batched: bool = True, on_failure: OnFailure = "raise") -> None:
         if not callable(function):
             raise TypeError(f"function must be callable, got {type(function).__name__}.")
-        self.function, self.batched = function, batched
+        if on_failure not in POLICIES:
+            raise ValueError(f"on_failure must be one of {', '.join(POLICIES)}, got {on_failure!r}.")
+        self.function, self.batched, self.on_failure = function, batched, on_failure
+        self._answer: tuple[tuple[int, ...], Any] | None = None  # shape and type of a measurement, known after a call
 
     def __repr__(self) -> str:
         return f"BlackBox({self.name}{'' if self.batched else ', batched=False'})"
@@ -57,6 +68,23 @@ class BlackBox(Algebra):
 
     def __call__(self, x: Tensor) -> Tensor:
         array = x.detach().cpu().numpy().copy()  # the function may write into it
+        if self.on_failure == "raise":
+            z = self._measured(array)
+            bad = np.flatnonzero(~np.isfinite(z).reshape(len(z), -1).all(1))
+            if len(bad):
+                rows = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+                raise NumericalError(
+                    f"{self.name} gives NaN or infinite values for field {rows} of {len(z)}; bound what it is given, "
+                    "return a finite value far from the data where the model has no solution, or choose on_failure"
+                )
+        else:
+            z = self._tolerant(array)
+        out = torch.as_tensor(z, device=x.device)
+        real = x.dtype.to_real()
+        return out.to(real.to_complex() if out.is_complex() else real)
+
+    def _measured(self, array: Any) -> Any:
+        """The answer for all fields, (B, ...)."""
         if self.batched:
             z = self._numbers(self.function(array), "")
             if z.ndim == 0 or len(z) != len(array):
@@ -64,24 +92,50 @@ class BlackBox(Algebra):
                     f"{self.name} was given {len(array)} fields (B, ...) and answered with shape {z.shape}; it must "
                     "return one measurement per field along the first axis, or be wrapped with batched=False."
                 )
-            z = z[:, None] if z.ndim == 1 else z
-        else:
-            answers = [self._numbers(self.function(field), f" for field {i}") for i, field in enumerate(array)]
-            single = [np.atleast_1d(z) for z in answers]
-            shapes = sorted({z.shape for z in single})
-            if len(shapes) > 1:
-                raise ValueError(f"{self.name} answers with measurements of several shapes, {shapes}; pad them to one.")
-            z = np.stack(single)
-        bad = np.flatnonzero(~np.isfinite(z).reshape(len(z), -1).all(1))
-        if len(bad):
-            rows = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
-            raise NumericalError(
-                f"{self.name} gives NaN or infinite values for field {rows} of {len(z)}; bound what it is given, "
-                "return a finite value far from the data where the model has no solution"
-            )
-        out = torch.as_tensor(z, device=x.device)
-        real = x.dtype.to_real()
-        return out.to(real.to_complex() if out.is_complex() else real)
+            return z[:, None] if z.ndim == 1 else z
+        single = []
+        for i, field in enumerate(array):
+            try:
+                answer = self.function(field)
+            except Exception as error:
+                error.add_note(f"{self.name} was called for field {i} of {len(array)}.")
+                raise
+            single.append(np.atleast_1d(self._numbers(answer, f" for field {i}")))
+        shapes = sorted({z.shape for z in single})
+        if len(shapes) > 1:
+            raise ValueError(f"{self.name} answers with measurements of several shapes, {shapes}; pad them to one.")
+        return np.stack(single)
+
+    def _tolerant(self, array: Any) -> Any:
+        """The same with NaN for fields that fail, which are reported."""
+        answers: list[Any] = [None] * len(array)
+        messages: dict[int, str] = {}
+        if self.batched:
+            try:
+                answers = list(self._measured(array.copy()))
+            except Exception as error:
+                if len(array) == 1:
+                    messages[0] = _said(error)
+        for i in range(len(array)):
+            if answers[i] is None and i not in messages:
+                try:
+                    answers[i] = self._measured(array[i : i + 1].copy())[0]
+                except Exception as error:
+                    messages[i] = _said(error)
+            if answers[i] is not None and not np.isfinite(answers[i]).all():
+                answers[i], messages[i] = None, "NaN or infinite values"
+        good = [z for z in answers if z is not None]
+        if good:
+            self._answer = good[0].shape, np.result_type(*good, np.float32)
+        if self._answer is None:
+            raise NumericalError(f"{self.name} failed for all {len(array)} fields of its first call: {messages[0]}")
+        shape, dtype = self._answer
+        if any(z.shape != shape for z in good):
+            raise ValueError(f"{self.name} answers with measurements of several shapes; pad them to one.")
+        missing = np.full(shape, np.nan, dtype)
+        for i, message in messages.items():
+            report(Failure(i, len(array), f"{self.name}: {message}", self.on_failure))
+        return np.stack([missing if z is None else z for z in answers])
 
     def _numbers(self, answer: Any, where: str) -> Any:
         if isinstance(answer, Tensor):
@@ -93,6 +147,10 @@ class BlackBox(Algebra):
                 "return a numpy array of numbers."
             )
         return z
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 class Subprocess(BlackBox):
@@ -107,13 +165,20 @@ class Subprocess(BlackBox):
         command: Program and arguments.
         batched: True starts it once for all fields of a batch, False once per field; see `BlackBox` for the shapes.
         timeout: Seconds after which a run is stopped; None waits.
+        on_failure: As for `BlackBox`.
 
     Raises (when called):
         RuntimeError: if the program cannot be started, takes too long, fails, or writes no measurement; with the last
             lines it wrote to standard error.
     """
 
-    def __init__(self, command: Sequence[str | Path], batched: bool = True, timeout: float | None = 3600.0) -> None:
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        batched: bool = True,
+        timeout: float | None = 3600.0,
+        on_failure: OnFailure = "raise",
+    ) -> None:
         if isinstance(command, str):
             raise TypeError(f"command must be a sequence of arguments; write {command.split()!r}.")
         self.command = [str(part) for part in command]
@@ -123,7 +188,7 @@ class Subprocess(BlackBox):
         if timeout is not None and not timeout > 0:
             raise ValueError(f"timeout must be positive or None, got {timeout}.")
         self.timeout = timeout
-        super().__init__(self._run, batched)
+        super().__init__(self._run, batched, on_failure)
 
     def __repr__(self) -> str:
         return f"Subprocess({self.command}, batched={self.batched}, timeout={self.timeout})"

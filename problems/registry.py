@@ -11,12 +11,25 @@ from scidiff.arguments import near, require_kinds
 __all__ = ["get", "names"]
 
 _PROBLEMS = {
+    "black-hole": ("scidiff.problems.black_hole", "BlackHoleImaging"),
+    "burgers": ("scidiff.problems.burgers", "BurgersSensors"),
+    "ct": ("scidiff.problems.tomography", "SparseViewCT"),
+    "ct-limited": ("scidiff.problems.tomography", "LimitedAngleCT"),
+    "darcy-forward": ("scidiff.problems.darcy", "DarcyForward"),
+    "darcy-inverse": ("scidiff.problems.darcy", "DarcyInverse"),
     "deblurring": ("scidiff.problems.deblurring", "Deblurring"),
     "gaussian": ("scidiff.problems.gaussian", "GaussianInpainting"),
+    "helmholtz-forward": ("scidiff.problems.poisson", "HelmholtzForward"),
+    "helmholtz-inverse": ("scidiff.problems.poisson", "HelmholtzInverse"),
     "inpainting": ("scidiff.problems.inpainting", "Inpainting"),
+    "kolmogorov": ("scidiff.problems.kolmogorov", "KolmogorovAssimilation"),
+    "lorenz": ("scidiff.problems.lorenz", "LorenzAssimilation"),
     "mri": ("scidiff.problems.mri", "AcceleratedMRI"),
     "navier-stokes": ("scidiff.problems.navier_stokes", "NavierStokesInitial"),
     "phase-retrieval": ("scidiff.problems.phase_retrieval", "PhaseRetrieval"),
+    "poisson-forward": ("scidiff.problems.poisson", "PoissonForward"),
+    "poisson-inverse": ("scidiff.problems.poisson", "PoissonInverse"),
+    "stations": ("scidiff.problems.stations", "StationTemperature"),
     "super-resolution": ("scidiff.problems.super_resolution", "SuperResolution"),
     "widefield": ("scidiff.problems.widefield", "WidefieldDeconvolution"),
 }

@@ -24,6 +24,10 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 NUMBERS_PER_BATCH = {"cpu": 2**17, "cuda": 2**20}
 
 
+_GIVEN = "_given"
+"""Where operators keep the arguments of their constructors: what they are made of, whatever they derived from it."""
+
+
 def resolve_device(name: str) -> torch.device:
     """``"auto"`` is the GPU where torch sees one, else the processor; any other name is torch's.
 
@@ -93,8 +97,9 @@ def _move(value: Any, device: torch.device, dtype: torch.dtype | None, seen: dic
         moved = copy.copy(value)
         seen[id(value)] = moved
         for key, part in vars(value).items():
-            object.__setattr__(moved, key, _move(part, device, dtype, seen))
-    elif callable(getattr(value, "to", None)):
+            if key != _GIVEN:
+                object.__setattr__(moved, key, _move(part, device, dtype, seen))
+    elif callable(getattr(value, "to", None)) and not hasattr(value, "units"):  # quantities have another `to`
         moved = value.to(device)  # type: ignore[union-attr]
     else:
         moved = value
@@ -141,6 +146,10 @@ def _feed(value: Any, total: Any, seen: set[int]) -> None:
         if isinstance(value, nn.Module):
             _feed(value.state_dict(), total, seen)
             total.update(repr(value).encode())
+        elif hasattr(value, "magnitude") and hasattr(value, "units"):
+            _feed([value.magnitude, str(value.units)], total, seen)
+        elif _GIVEN in getattr(value, "__dict__", {}):
+            _feed(vars(value)[_GIVEN], total, seen)
         elif dataclasses.is_dataclass(value):
             _feed({f.name: getattr(value, f.name) for f in dataclasses.fields(value)}, total, seen)
         elif hasattr(value, "__dict__") and not callable(value):

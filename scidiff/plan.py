@@ -219,6 +219,12 @@ class Plan:
         generator = Generator().manual_seed(self.seed)
         ensemble = self.sampler(self.posterior, members, generator, batch_size=self.batch, callback=callback)
         seconds = time.monotonic() - begin
+        if dropped := ensemble.diagnostics.get("dropped"):
+            why = ensemble.diagnostics["failures"][0]["message"]
+            raise NumericalError(
+                f"the forward model failed for members {dropped} ({why}), and a result holds all members; make the "
+                'operator with on_failure="redraw", or call the sampler itself.'
+            )
         fields = [self._field(member, x) for member, x in zip(members, ensemble.samples, strict=True)]
         cost = ensemble.cost.as_dict()
         records = [{"chi2": self._chi2(x), "cost": cost, "seconds": seconds} for x in ensemble.samples]

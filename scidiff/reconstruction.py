@@ -292,7 +292,8 @@ def _metrics(plan: Plan, result: xr.Dataset, records: list[dict[str, Any]]) -> d
     chi2 = [record["chi2"] for record in records]
     cost = largest_cost(record["cost"] for record in records)
     found = {"chi2": float(np.mean(chi2)), "chi2_of_members": chi2, "cost": cost, "checks": plan.checks}
-    if plan.truth is not None or "held_back_mask" in result:
+    own = getattr(plan.problem, "scores_data", False)  # the problem has something to say without a truth
+    if plan.truth is not None or own or "held_back_mask" in result:
         from scidiff.fields import merge_complex
 
         scores = plan.problem.evaluate(merge_complex(result), plan.truth)

@@ -19,18 +19,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from scidiff.linalg.sine import sine_basis
 from scidiff.linalg.svd import SVD, Frame
 from scidiff.operators.algebra import Algebra
 
 __all__ = ["Helmholtz", "Poisson", "sine_basis"]
-
-
-def sine_basis(n: int) -> Tensor:
-    r"""Orthonormal sines at cell centres, row k - 1 is :math:`c_k \sin(\pi k (i + 1/2) / n)`: (n, n), float64."""
-    k, i = torch.arange(1, n + 1, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)
-    basis = math.sqrt(2 / n) * torch.sin(math.pi * k * (i + 0.5) / n)
-    basis[-1] /= math.sqrt(2)
-    return basis
 
 
 class Helmholtz(Algebra):

@@ -4,6 +4,8 @@ from scidiff.linalg.blocks import BlockDiagonal
 from scidiff.linalg.cosine import Cosine
 from scidiff.linalg.covariance import Covariance, Dense, Diagonal, Isotropic, Spectral, as_covariance
 from scidiff.linalg.low_rank import LowRank
+from scidiff.linalg.random_fields import laplacian_power, matern
+from scidiff.linalg.sine import Sine, sine_basis
 from scidiff.linalg.solvers import SolveInfo, cg, gmres, lsqr
 from scidiff.linalg.stationary import Stationary
 from scidiff.linalg.svd import SVD, Frame, dense_svd
@@ -18,6 +20,7 @@ __all__ = [
     "Frame",
     "Isotropic",
     "LowRank",
+    "Sine",
     "SolveInfo",
     "Spectral",
     "Stationary",
@@ -25,5 +28,8 @@ __all__ = [
     "cg",
     "dense_svd",
     "gmres",
+    "laplacian_power",
     "lsqr",
+    "matern",
+    "sine_basis",
 ]

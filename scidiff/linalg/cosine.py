@@ -1,16 +1,17 @@
-"""Covariances of fields in a box with zero slope at its walls, diagonal in the cosine basis."""
+"""Covariances of fields in a box, diagonal in the cosine basis (zero slope at the walls) or another basis per axis."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from scidiff.linalg.covariance import Spectral
 
-__all__ = ["Cosine", "cosine_basis"]
+__all__ = ["Cosine", "Separable", "cosine_basis"]
 
 
 def cosine_basis(n: int) -> Tensor:
@@ -24,18 +25,20 @@ def cosine_basis(n: int) -> Tensor:
     return basis
 
 
-class Cosine(Spectral):
-    r"""Covariance :math:`C = F^\top \mathrm{diag}(\lambda)\, F` with the orthonormal cosine transform :math:`F`.
+class Separable(Spectral):
+    r"""Covariance :math:`C = F^\top \mathrm{diag}(\lambda)\, F`; :math:`F` has an orthonormal basis for each axis.
 
-    Cosines of cell centres have zero slope at the walls (Neumann), so functions of the Laplacian in a box are of this
-    kind. Leading dimensions of the field (channels) are independent. Transforms are matrix products along each axis:
-    for sides of some hundred points that is faster than an FFT.
+    Leading dimensions of the field (channels) are independent. Transforms are matrix products along each axis: for
+    sides of some hundred points that is faster than an FFT.
 
     Arguments:
-        spectrum: :math:`\lambda \ge 0`, entry k belongs to the product of the cosines number k of every axis.
+        spectrum: :math:`\lambda \ge 0`, entry k belongs to the product of the vectors number k of every axis.
         shape: Shape of one field; ``spectrum`` is broadcast to it. Default: the shape of the spectrum.
         dims: Number of last dimensions that are transformed; default: all dimensions of the spectrum.
     """
+
+    basis: ClassVar[Callable[[int], Tensor]]
+    """Orthonormal vectors of an axis of n cells as rows, (n, n), float64."""
 
     def __init__(self, spectrum: Tensor, shape: Sequence[int] | None = None, dims: int | None = None) -> None:
         shape = tuple(spectrum.shape) if shape is None else tuple(shape)
@@ -47,7 +50,38 @@ class Cosine(Spectral):
         super().__init__(spectrum.detach(), shape, spectrum.dtype)
         self._dims = tuple(range(-dims, 0))
         for dim in self._dims:
-            setattr(self, f"basis{dim}", cosine_basis(shape[dim]))
+            setattr(self, f"basis{dim}", type(self).basis(shape[dim]))
+
+    def _along(self, x: Tensor, transposed: bool) -> Tensor:
+        for dim in self._dims:
+            basis = self._cast(f"basis{dim}", x).to(x.dtype)
+            x = (x.movedim(dim, -1) @ (basis if transposed else basis.mT)).movedim(-1, dim)
+        return x
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self._along(x, transposed=False)
+
+    def _backward(self, c: Tensor, like: Tensor) -> Tensor:
+        return self._along(c, transposed=True)
+
+    def diagonal(self) -> Tensor:
+        variance = self.eigenvalues.expand(self.shape)
+        for dim in self._dims:
+            variance = (variance.movedim(dim, -1) @ getattr(self, f"basis{dim}").square()).movedim(-1, dim)
+        return variance.clone()
+
+    def scaled(self, factor: float) -> Self:
+        return type(self)(self.eigenvalues * factor, self.shape, len(self._dims))
+
+
+class Cosine(Separable):
+    r"""Covariance of fields with zero slope at the walls of a box (Neumann), diagonal in cosines of the cell centres.
+
+    Functions of the Laplacian in such a box are of this kind. Arguments are those of `Separable`; entry k of the
+    spectrum belongs to the cosines number k, counted from the constant.
+    """
+
+    basis = staticmethod(cosine_basis)
 
     @classmethod
     def matern(
@@ -75,24 +109,3 @@ class Cosine(Spectral):
             spectrum.flatten()[0] = 0
         spectrum = spectrum * variance / spectrum.mean()
         return cls(spectrum, None if channels is None else (channels, *grid), len(spectrum.shape))
-
-    def _along(self, x: Tensor, transposed: bool) -> Tensor:
-        for dim in self._dims:
-            basis = self._cast(f"basis{dim}", x).to(x.dtype)
-            x = (x.movedim(dim, -1) @ (basis if transposed else basis.mT)).movedim(-1, dim)
-        return x
-
-    def _forward(self, x: Tensor) -> Tensor:
-        return self._along(x, transposed=False)
-
-    def _backward(self, c: Tensor, like: Tensor) -> Tensor:
-        return self._along(c, transposed=True)
-
-    def diagonal(self) -> Tensor:
-        variance = self.eigenvalues.expand(self.shape)
-        for dim in self._dims:
-            variance = (variance.movedim(dim, -1) @ getattr(self, f"basis{dim}").square()).movedim(-1, dim)
-        return variance.clone()
-
-    def scaled(self, factor: float) -> Cosine:
-        return Cosine(self.eigenvalues * factor, self.shape, len(self._dims))

@@ -6,6 +6,7 @@ from scidiff.posterior.ddnm import DDNM
 from scidiff.posterior.ddrm import DDRM
 from scidiff.posterior.dds import DDS
 from scidiff.posterior.diffpir import DiffPIR
+from scidiff.posterior.diffusion_pde import DiffusionPDE
 from scidiff.posterior.dpg import DPG
 from scidiff.posterior.dps import DPS, AnnealedDPS
 from scidiff.posterior.dps_gsg import DPSGSG
@@ -27,6 +28,6 @@ from scidiff.posterior.tmpd import TMPD
 
 __all__ = [
     "DAPS", "DDNM", "DDRM", "DDS", "DPG", "DPS", "DPSGSG", "EKI", "FPS", "LGD", "MMPS", "SCG", "SDA", "TDS", "TMPD",
-    "AnnealedDPS", "DiffPIR", "EnKG", "GuidedSampler", "MCGDiff", "MemberSampler", "PiGDM", "PnPDM",
+    "AnnealedDPS", "DiffPIR", "DiffusionPDE", "EnKG", "GuidedSampler", "MCGDiff", "MemberSampler", "PiGDM", "PnPDM",
     "PopulationSampler", "PublishedPiGDM", "REDDiff", "get", "names", "offers", "suitable", "table",
 ]  # fmt: skip

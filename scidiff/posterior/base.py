@@ -15,8 +15,10 @@ import torch
 from torch import Generator, Tensor
 
 from scidiff.errors import NumericalError
+from scidiff.failures import Failure
 from scidiff.inference import Cost, Ensemble, Posterior
 from scidiff.posterior.measurement import Measurement
+from scidiff.posterior.survival import ATTEMPTS, spare_root
 from scidiff.protocols import Callback, Denoiser
 from scidiff.rng import Streams, member_indices, root_seed
 from scidiff.samplers import DPMSolver, Sampler
@@ -126,10 +128,19 @@ class Run:
     batch_size: int | None = None
     notes: dict[str, list[Tensor]] = field(default_factory=dict)
     traces: dict[str, list[Tensor]] = field(default_factory=dict)
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    lost: dict[int, Failure] = field(default_factory=dict)  # last failed query of each row, if any
+    dropped: set[int] = field(default_factory=set)  # rows of a population that take part no longer
 
     def __post_init__(self) -> None:
-        self.measurement = Measurement(self.posterior, self.cost)
+        self.measurement = Measurement(self.posterior, self.cost, self.failed)
         self.callback = Watch(self.measurement, self.callback)
+
+    def failed(self, row: int, failure: Failure) -> None:
+        """Writes down that the operator failed for a row of the run."""
+        member, observation = divmod(row, self.streams.batch)
+        about = {"member": self.streams.members[member], "call": self.cost.operator, "message": failure.message}
+        self.failures.append(about | ({"observation": observation} if self.streams.batch > 1 else {}))
 
     def note(self, name: str, value: Tensor) -> None:
         """Remembers a number, left on its device until the run ends; the mean over the run goes to the diagnostics."""
@@ -171,6 +182,26 @@ def differentiate(run: Run, u: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
 def largest(runs: Sequence[Run]) -> Cost:
     """Calls per member; of runs that differ the largest."""
     return Cost(**{name: max(run.cost.as_dict()[name] for run in runs) for name in Cost().as_dict()})
+
+
+def remaining(indices: Sequence[int], dropped: set[int], runs: Sequence[Run]) -> list[int]:
+    """Members that were not dropped.
+
+    Raises:
+        NumericalError: if there is none.
+    """
+    kept = [m for m in indices if m not in dropped]
+    if not kept:
+        raise NumericalError(f"all members were dropped; the last failure: {runs[-1].failures[-1]['message']}")
+    return kept
+
+
+def losses(runs: Sequence[Run], indices: Sequence[int]) -> dict[str, Any]:
+    """Diagnostics of failures, where there were any: all of them, and the members that were asked for and dropped."""
+    failures = [failure for run in runs for failure in run.failures]
+    dropped = {run.streams.members[row // run.streams.batch] for run in runs for row in run.dropped}
+    found: dict[str, Any] = {"failures": failures} if failures else {}
+    return found | ({"dropped": [m for m in indices if m in dropped]} if dropped else {})
 
 
 def summary(runs: Sequence[Run]) -> dict[str, Any]:
@@ -226,17 +257,53 @@ class MemberSampler(ABC):
         root, indices, parts, runs = root_seed(generator), member_indices(members), [], []
         for group in batches(indices, batch_size):
             run = Run(posterior.tile(len(group)), Streams(root, group, posterior.batch), Cost(), callback)
-            try:
-                u = self.draw(run)
-            except NumericalError as error:
-                raise located(type(self).__name__, run, error) from None
+            u = self._again(posterior, run, self._drawn(run))
             with torch.no_grad():
                 parts.append(posterior.prior.decode(u.detach()).unflatten(0, (len(group), posterior.batch)))
             runs.append(run)
-        diagnostics = {"seed": root, "members": indices, "sampler": repr(self), **summary(runs)}
+        samples, kept = torch.cat(parts), indices
+        dropped = {run.streams.members[row // posterior.batch] for run in runs for row in run.dropped}
+        if dropped:
+            kept = remaining(indices, dropped, runs)
+            samples = samples[[indices.index(m) for m in kept]]
+        diagnostics = {"seed": root, "members": kept, "sampler": repr(self), **summary(runs), **losses(runs, indices)}
         if self.point_estimate:
             diagnostics["point_estimate"] = True
-        return Ensemble(torch.cat(parts), largest(runs), diagnostics)
+        return Ensemble(samples, largest(runs), diagnostics)
+
+    def _drawn(self, run: Run) -> Tensor:
+        try:
+            return self.draw(run)
+        except NumericalError as error:
+            raise located(type(self).__name__, run, error) from None
+
+    def _again(self, posterior: Posterior, run: Run, u: Tensor) -> Tensor:
+        """Draws rows again for which the operator failed, with other random numbers, or marks them as dropped."""
+        marked, attempt = run.measurement.failed, 0
+        run.dropped.update(row for row, failure in marked.items() if failure.policy == "drop")
+        todo = {row: failure for row, failure in marked.items() if failure.policy == "redraw"}
+        u = u.detach().clone() if todo else u
+        while todo:
+            attempt += 1
+            if attempt > ATTEMPTS:
+                row, failure = next(iter(todo.items()))
+                member = run.streams.members[row // posterior.batch]
+                raise NumericalError(
+                    f"{type(self).__name__}: the forward model failed for member {member} in each of {ATTEMPTS + 1} "
+                    f"attempts; in the first, {failure.message}"
+                )
+            for member in sorted({row // posterior.batch for row in todo}):
+                index = run.streams.members[member]
+                streams = Streams(spare_root(run.streams.root, attempt), [index], posterior.batch)
+                one = Run(posterior, streams, Cost(), None, run.batch_size)
+                found = self._drawn(one)
+                run.failures.extend(one.failures)
+                for b in range(posterior.batch):
+                    row = member * posterior.batch + b
+                    if row in todo and b not in one.measurement.failed:
+                        u[row] = found[b]
+                        del todo[row]
+        return u
 
     def check(self, posterior: Posterior) -> None:
         """Raises TypeError if the posterior lacks what the method requires."""

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from scidiff.posterior.base import MemberSampler, Run, differentiate
-from scidiff.posterior.queries import candidates, deviances, directions, numbers, variability
+from scidiff.posterior.queries import candidates, deviances, directions, mark, numbers, variability
 from scidiff.samplers.base import level
 from scidiff.samplers.ddpm import DDPM, ancestral
 from scidiff.schedules import Schedule, describe, vp_linear
@@ -121,9 +121,17 @@ def policy_gradient(run: Run, D: Tensor, rho: Tensor, deviance: Tensor, temperat
         samples: m.
     """
     weights, products, sums = torch.zeros_like(deviance), torch.zeros_like(D), torch.zeros_like(D)
+    counts = torch.full_like(deviance, samples)
     for e in directions(run, D, samples):
         w = torch.exp(-(candidates(run, D + rho * e) - deviance) / temperature)
+        if run.lost:  # samples for which the operator failed are left out
+            gone = w.isnan()
+            counts -= gone.sum(0)
+            w, e = w.masked_fill(gone, 0), e * expand((~gone).flatten(), e[0]).unflatten(0, w.shape)
         weights += w.sum(0)
         sums += e.sum(0)
         products += (expand(w.flatten(), e[0]).unflatten(0, w.shape) * e).sum(0)
-    return (products - expand(weights / samples, D) * sums) / (samples - 1) / rho
+    if run.lost:
+        mark(run, counts < 2)
+        counts = counts.clamp(min=2)
+    return (products - expand(weights / counts, D) * sums) / expand(counts - 1, D) / rho

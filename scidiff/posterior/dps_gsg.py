@@ -23,7 +23,7 @@ from torch import Tensor
 
 from scidiff.posterior.base import MemberSampler, Run, differentiate
 from scidiff.posterior.dpg import expand
-from scidiff.posterior.queries import candidates, deviances, directions, numbers, variability
+from scidiff.posterior.queries import candidates, deviances, directions, mark, numbers, variability
 from scidiff.samplers.base import level
 from scidiff.samplers.ddpm import DDPM, ancestral
 from scidiff.schedules import Schedule, describe, vp_linear
@@ -92,8 +92,15 @@ class DPSGSG(MemberSampler):
 def smoothed_gradient(run: Run, D: Tensor, deviance: Tensor, mu: float, queries: int, central: bool = False) -> Tensor:
     r"""The estimate :math:`\hat g` of :math:`\nabla\Delta` at the states ``D`` (rows, \*S) of deviance ``deviance``."""
     count, g = queries // (1 + central), torch.zeros_like(D)
+    counts = torch.full_like(deviance, count)
     for e in directions(run, D, count):
         ahead = candidates(run, D + mu * e)
         slope = (ahead - candidates(run, D - mu * e)) / (2 * mu) if central else (ahead - deviance) / mu
+        if run.lost:  # queries for which the operator failed are left out
+            gone = slope.isnan()
+            counts, slope = counts - gone.sum(0), slope.masked_fill(gone, 0)
         g += (expand(slope.flatten(), e[0]).unflatten(0, slope.shape) * e).sum(0)
-    return g / count
+    if run.lost:
+        mark(run, counts < 1)
+        counts = counts.clamp(min=1)
+    return g / expand(counts, D)

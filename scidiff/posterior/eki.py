@@ -25,6 +25,7 @@ from scidiff.posterior.base import Run
 from scidiff.posterior.enkg import denoise, observe
 from scidiff.posterior.ensemble_kalman import centred, increment, innovations, perturbations, populations, rows
 from scidiff.posterior.population import PopulationSampler
+from scidiff.posterior.survival import replaced, survivors
 from scidiff.samplers import DPMSolver, Sampler
 
 __all__ = ["EKI"]
@@ -68,10 +69,11 @@ class EKI(PopulationSampler):
             u = self.sampler.integrate(denoise(run), u, run.streams, run.callback)
             for iteration in range(self.iterations):
                 (r,) = innovations(run, u)
+                w = survivors(run)
                 observe(run, u, r)
                 noisy = r + T**0.5 * perturbations(run, r)
-                move = increment(centred(populations(run, u)), centred(-r), noisy, T, self.localisation)
-                u = u + rows(move, u)
+                move = increment(centred(populations(run, u), w), centred(-r, w), noisy, T, self.localisation)
+                u = rows(replaced(run, populations(run, u) + move, w), u)
                 if not bool(torch.isfinite(u).all()):
                     raise NumericalError(
                         f"the particles are not finite after update {iteration + 1} (noise level 0); "

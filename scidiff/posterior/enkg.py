@@ -41,6 +41,7 @@ from torch import Tensor
 from scidiff.posterior.base import Run
 from scidiff.posterior.ensemble_kalman import centred, increment, innovations, perturbations, populations, rows
 from scidiff.posterior.population import PopulationSampler, piecewise
+from scidiff.posterior.survival import replaced, survivors
 from scidiff.protocols import Denoiser
 from scidiff.samplers import DPMSolver, Euler
 from scidiff.samplers.base import Path, level
@@ -126,11 +127,11 @@ class EnKG(PopulationSampler):
         inner = DPMSolver(self.inner, partial(log_linear, sigma_min=last, sigma_max=a), stochastic=True)
         x = inner.integrate(denoise(run, D), u, run.streams)
         r_D, r = innovations(run, D, x)
+        w = survivors(run)
         observe(run, x, r)
-        move = increment(
-            centred(populations(run, x - D)), centred(r_D - r), r + perturbations(run, r), 1.0, self.localisation
-        )
-        x = populations(run, x) + move
+        e, z = centred(populations(run, x - D), w), centred(r_D - r, w)
+        x = populations(run, x) + increment(e, z, r + perturbations(run, r), 1.0, self.localisation)
+        x = replaced(run, x, w)
         return rows(x if self.inflation == 1 else x.mean(1, keepdim=True) + self.inflation * centred(x), u)
 
     def published(self, run: Run, u: Tensor, a: float, b: float, step: int) -> Tensor:
@@ -141,11 +142,12 @@ class EnKG(PopulationSampler):
             for _ in range(self.updates):
                 x = inner.integrate(denoise(run), u, run.streams) if count > 1 else denoise(run)(u, level(u, a))
                 (r,) = innovations(run, x)
+                alive = survivors(run)
                 observe(run, x, r)
-                c = r @ centred(r).mT / self.particles  # r = W (y - A x): the two signs cancel
+                c = r @ centred(r, alive).mT / self.particles  # r = W (y - A x): the two signs cancel
                 w = self.strength / torch.linalg.matrix_norm(c).clamp(min=torch.finfo(c.dtype).tiny)
                 move = w.reshape(-1, 1, 1) * c @ centred(populations(run, u))
-                u = u - rows(move, u)
+                u = rows(replaced(run, populations(run, u) - move, alive), u)
         D = denoise(run)(u, level(u, a))
         return D + (b / a) * (u - D)
 

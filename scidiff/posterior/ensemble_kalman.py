@@ -41,9 +41,12 @@ def rows(u: Tensor, like: Tensor) -> Tensor:
     return u.transpose(0, 1).reshape(like.shape)
 
 
-def centred(e: Tensor) -> Tensor:
-    """Deviations (B, K, d) from the mean of each population."""
-    return e - e.mean(1, keepdim=True)
+def centred(e: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Deviations (B, K, d) from the mean of each population; with the weights of `survivors` of the living ones."""
+    if weights is None:
+        return e - e.mean(1, keepdim=True)
+    alive = (weights > 0).to(e)
+    return (e - (e * alive).sum(1, keepdim=True) / alive.sum(1, keepdim=True)) * weights.to(e)
 
 
 def perturbations(run: Run, r: Tensor) -> Tensor:
@@ -73,7 +76,7 @@ def _noiseless(run: Run, u: Tensor) -> Tensor:
     """Noiseless measurements of all instruments side by side as real numbers, (rows, n)."""
     run.cost.operator += 1
     x = run.posterior.prior.decode(u)
-    parts = [p.matching(p.operator(x)) for p in run.posterior.likelihoods]
+    parts = [p.matching(run.measurement._apply(p, x)) for p in run.posterior.likelihoods]
     return torch.cat([(torch.view_as_real(z) if z.is_complex() else z).flatten(1) for z in parts], 1)
 
 

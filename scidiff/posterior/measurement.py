@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scidiff.failures import Failure, listening
 from scidiff.inference import Cost, Likelihood, Posterior
 
 __all__ = ["Linearisation", "Measurement", "weigh"]
@@ -89,18 +90,28 @@ class Measurement:
     Arguments:
         posterior: Posterior of the rows at hand (see `Posterior.tile`).
         cost: Counters to add to.
+        tell: Called with each row whose field has no measurement and its `Failure`.
     """
 
-    def __init__(self, posterior: Posterior, cost: Cost) -> None:
+    def __init__(self, posterior: Posterior, cost: Cost, tell: Callable[[int, Failure], None] | None = None) -> None:
+        self.tell = tell or (lambda row, failure: None)
         self.posterior, self.prior, self.cost = posterior, posterior.prior, cost
         self.affine = posterior.linear and all(part.whitens for part in posterior.likelihoods)
         self.graph: tuple[Tensor, Tensor] | None = None
         self.origin: tuple[Tensor, bool] | None = None  # decode(0), and whether it is not zero
+        self.failed: dict[int, Failure] = {}  # rows whose field has no measurement; they hold zero
         self.sums: list[Tensor] = []  # of each call's values, finite if they are; left on the device, read by `Watch`
 
     def _apply(self, part: Likelihood, x: Tensor) -> Tensor:
         by_adjoint = not part.differentiable and part.linear
-        z: Tensor = _ByAdjoint.apply(x, part.operator) if by_adjoint else part.operator(x)  # type: ignore[assignment]
+        with listening() as failures:
+            z: Tensor = _ByAdjoint.apply(x, part.operator) if by_adjoint else part.operator(x)  # type: ignore[assignment]
+        if failures:
+            found = {failure.row(len(z)): failure for failure in failures}
+            self.failed.update(found)
+            for row, failure in found.items():
+                self.tell(row, failure)
+            z = z.index_fill(0, torch.tensor(sorted(found), device=z.device), 0)
         if x.requires_grad and torch.is_grad_enabled() and not z.requires_grad:
             name = type(part.operator).__name__
             raise TypeError(

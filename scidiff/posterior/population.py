@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from scidiff.errors import NumericalError
+from scidiff.failures import Failure
 from scidiff.inference import Cost, Ensemble, Posterior
-from scidiff.posterior.base import MemberSampler, Run, largest, located, summary
+from scidiff.posterior.base import MemberSampler, Run, largest, losses, remaining, summary
 from scidiff.protocols import Callback
 from scidiff.rng import Streams, member_indices, root_seed
 
@@ -44,12 +44,18 @@ def piecewise(run: Run, function: Callable[..., Tensor], *rows: Tensor) -> Tenso
     for first in range(0, total, size):
         count = min(size, total - first)
         part = Run(single.tile(count), run.streams, Cost(), batch_size=run.batch_size)
+        part.measurement.tell = _shifted(run, first * batch)
         results.append(function(part, *(r[first * batch : (first + count) * batch] for r in rows)))
         run.measurement.sums.extend(part.measurement.sums)
+        run.measurement.failed.update({first * batch + row: f for row, f in part.measurement.failed.items()})
         cost = largest([part, Run(single, run.streams, cost)])
     for name, calls in cost.as_dict().items():
         setattr(run.cost, name, getattr(run.cost, name) + calls)
     return torch.cat(results)
+
+
+def _shifted(run: Run, first: int) -> Callable[[int, Failure], None]:
+    return lambda row, failure: run.failed(first + row, failure)
 
 
 @dataclass(frozen=True)
@@ -88,10 +94,7 @@ class PopulationSampler(MemberSampler):
         for population in dict.fromkeys(m // K for m in indices):
             streams = Streams(root, range(population * K, (population + 1) * K), posterior.batch)
             run = Run(posterior.tile(K), streams, Cost(), callback, batch_size)
-            try:
-                u = self.draw(run)
-            except NumericalError as error:
-                raise located(type(self).__name__, run, error) from None
+            u = self._drawn(run)
             wanted = [m for m in indices if m // K == population]
             u = u.detach().unflatten(0, (K, posterior.batch))[[m % K for m in wanted]]
             with torch.no_grad():
@@ -100,5 +103,7 @@ class PopulationSampler(MemberSampler):
             runs.append(run)
         share = K * len(runs) / len(indices)
         cost = Cost(**{name: round(calls * share) for name, calls in largest(runs).as_dict().items()})
-        diagnostics = {"seed": root, "members": indices, "sampler": repr(self), "particles": K, **summary(runs)}
-        return Ensemble(torch.stack([drawn[m] for m in indices]), cost, diagnostics)
+        dropped = {run.streams.members[row // posterior.batch] for run in runs for row in run.dropped}
+        kept = remaining(indices, dropped, runs)
+        diagnostics = {"seed": root, "members": kept, "sampler": repr(self), "particles": K, **summary(runs)}
+        return Ensemble(torch.stack([drawn[m] for m in kept]), cost, diagnostics | losses(runs, indices))

@@ -16,7 +16,7 @@ from scidiff.inference import Cost
 from scidiff.posterior.base import Run
 from scidiff.posterior.measurement import Measurement
 
-__all__ = ["AT_ONCE", "candidates", "deviances", "directions", "numbers", "variability"]
+__all__ = ["AT_ONCE", "candidates", "deviances", "directions", "mark", "numbers", "variability"]
 
 AT_ONCE = 32
 """Queries of each row in one operator call. Fixed, so that a member draws the same numbers alone and with others."""
@@ -28,10 +28,13 @@ def numbers(run: Run) -> int:
 
 
 def candidates(run: Run, u: Tensor, deviance: bool = True) -> Tensor:
-    r"""Deviances (k, rows), or log likelihoods, of the states ``u`` (k, rows, \*S); k operator calls per row."""
+    r"""Deviances (k, rows), or log likelihoods, of the states ``u`` (k, rows, \*S); k operator calls per row.
+
+    NaN where the operator failed; ``run.lost`` then holds a failure of each row. See `mark`.
+    """
     k, rows = u.shape[:2]
     tiled = run.posterior.tile(k)
-    measurement = Measurement(tiled, Cost())
+    measurement = Measurement(tiled, Cost(), lambda row, failure: run.failed(row % rows, failure))
     if not deviance:
         value = measurement.log_prob(u.flatten(0, 1))
     elif all(part.whitens for part in tiled.likelihoods):
@@ -41,12 +44,24 @@ def candidates(run: Run, u: Tensor, deviance: bool = True) -> Tensor:
         value = 2 * (perfect - measurement.log_prob(u.flatten(0, 1)))
     run.cost.operator += k
     run.measurement.sums.extend(measurement.sums)
+    if measurement.failed:
+        value = value.index_fill(0, torch.tensor(sorted(measurement.failed), device=u.device), torch.nan)
+        run.lost.update({row % rows: failure for row, failure in measurement.failed.items()})
     return value.unflatten(0, (k, rows))
 
 
 def deviances(run: Run, u: Tensor) -> Tensor:
-    r"""Deviances (rows,) of the states ``u`` (rows, \*S)."""
-    return candidates(run, u[None])[0].clamp(min=0)
+    r"""Deviances (rows,) of the states ``u`` (rows, \*S); n, and the row marked, where the operator failed."""
+    value = candidates(run, u[None])[0].clamp(min=0)
+    return torch.where(mark(run, value.isnan()), float(numbers(run)), value) if run.lost else value
+
+
+def mark(run: Run, rows: Tensor) -> Tensor:
+    """Marks the rows of the run that cannot go on, boolean (rows,), since too many of their queries failed."""
+    for row in rows.nonzero()[:, 0].tolist():
+        if row in run.lost:
+            run.measurement.failed[row] = run.lost[row]
+    return rows
 
 
 def variability(run: Run, like: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from scidiff.posterior.ddnm import DDNM
 from scidiff.posterior.ddrm import DDRM
 from scidiff.posterior.dds import DDS
 from scidiff.posterior.diffpir import DiffPIR
+from scidiff.posterior.diffusion_pde import DiffusionPDE
 from scidiff.posterior.dpg import DPG
 from scidiff.posterior.dps import DPS, AnnealedDPS
 from scidiff.posterior.dps_gsg import DPSGSG
@@ -42,6 +43,7 @@ FAMILIES: dict[str, dict[str, type[MemberSampler]]] = {
         "dps": DPS,
         "dps_annealed": AnnealedDPS,
         "pigdm_published": PublishedPiGDM,
+        "diffusion_pde": DiffusionPDE,
     },
     "gibbs": {"daps": DAPS, "pnpdm": PnPDM},
     "monte carlo": {"tds": TDS, "mcgdiff": MCGDiff, "fps": FPS},

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from scidiff.posterior.base import MemberSampler, Run
-from scidiff.posterior.queries import candidates
+from scidiff.posterior.queries import candidates, mark
 from scidiff.samplers.base import level
 from scidiff.samplers.ddpm import DDPM, ancestral
 from scidiff.schedules import Schedule, describe, vp_linear
@@ -89,7 +89,11 @@ class SCG(MemberSampler):
             u_b = torch.stack([ancestral(u, D, a, b, run.streams) for _ in range(k)])
             D_b = denoise(u_b.flatten(0, 1), level(u, b)).unflatten(0, (k, -1))
             run.cost.denoiser += k
-            fit = torch.cat([fit, candidates(run, D_b, deviance=False)])
-            fit, j = fit.max(0, keepdim=True)  # NaN counts as the largest and is found by the watch on the operator
+            found = candidates(run, D_b, deviance=False)
+            if run.lost:  # a candidate that failed is not chosen; rows without any other are marked
+                found = found.masked_fill(found.isnan(), -torch.inf)
+            fit, j = torch.cat([fit, found]).max(0, keepdim=True)  # other NaN are found by the watch on the operator
             states, denoised = torch.cat([states, u_b])[j, rows], torch.cat([denoised, D_b])[j, rows]
+        if run.lost:
+            mark(run, fit[0] == -torch.inf)
         return states[0], denoised[0]

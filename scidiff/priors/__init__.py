@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from scidiff.priors.diffusion import DiffusionPrior
     from scidiff.priors.fitting import patches
     from scidiff.priors.gaussian import GaussianPrior
+    from scidiff.priors.kriging import Kriging
     from scidiff.priors.likelihood import bits_per_dimension, elbo, log_prob
     from scidiff.priors.mixture import GaussianMixturePrior
     from scidiff.priors.pretrained import load_pretrained
@@ -25,6 +26,7 @@ __all__ = [
     "DiffusionPrior",
     "GaussianMixturePrior",
     "GaussianPrior",
+    "Kriging",
     "ProductPrior",
     "TransformedPrior",
     "bits_per_dimension",
@@ -39,6 +41,7 @@ _EXPORTS = {
     "DiffusionPrior": "scidiff.priors.diffusion",
     "GaussianMixturePrior": "scidiff.priors.mixture",
     "GaussianPrior": "scidiff.priors.gaussian",
+    "Kriging": "scidiff.priors.kriging",
     "ProductPrior": "scidiff.priors.product",
     "TransformedPrior": "scidiff.priors.transformed",
     "bits_per_dimension": "scidiff.priors.likelihood",

@@ -64,3 +64,16 @@ class TransformedPrior:
         if own is None:
             raise TypeError(f"{type(self.prior).__name__} has no `sample`; draw with scidiff.samplers.")
         return self.transform.decode(own(n, generator))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        r"""Log density of fields (B, \*X), where the prior of z has one.
+
+        That of z, less the logarithm of the slope of the transform, summed over entries.
+        """
+        own: Any = getattr(self.prior, "log_prob", None)
+        if own is None:
+            raise TypeError(f"{type(self.prior).__name__} has no `log_prob`.")
+        with torch.enable_grad():
+            z = self.transform.encode(x).detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self.transform.decode(z).sum(), z)
+        return own(z.detach()) - slope.log().flatten(1).sum(1)

@@ -6,18 +6,21 @@ import pytest
 import torch
 
 from scidiff.datasets.gaussian_field import GaussianFields
-from scidiff.datasets.laplace import BoxLaplacian
 from scidiff.datasets.poisson_pairs import PoissonPairs
 from scidiff.datasets.sources import SIMULATORS, training_data
 from scidiff.errors import InputError
 from scidiff.operators.pde.elliptic import Poisson
 from scidiff.priors import GaussianPrior
+from scidiff.solvers.laplace import BoxLaplacian
 
 QUICK = {
+    "lorenz63": {"chains": 4, "states": 20, "burn_in": 5},
+    "lorenz96": {"chains": 4, "states": 20, "burn_in": 5, "size": 6},
     "rings": {"shape": [20, 24]},
+    "compact-sources": {"shape": [20, 24]},
     "vorticity": {"shape": [12, 16], "trajectories": 3, "start": 1.0, "stop": 2.0, "every": 0.5, "forcing": 3},
 }
-GRID = {"vorticity": (12, 16)}
+GRID = {"vorticity": (12, 16), "lorenz63": (16,), "lorenz96": (9, 6)}
 
 
 def gen(seed: int) -> torch.Generator:

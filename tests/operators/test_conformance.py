@@ -12,7 +12,7 @@ import torch
 from torch import Generator
 
 import scidiff.operators as operators
-from scidiff.operators import combined, interferometry, tomography
+from scidiff.operators import combined, interferometry, sensors, tomography
 from scidiff.operators.algebra import Algebra
 from scidiff.testing import check_operator
 
@@ -48,6 +48,7 @@ class Case:
 
 
 NONLINEAR = ("adjoint32", "adjoint64", "normal", "svd", "units")
+FLOW = (*NONLINEAR, "pinv")
 TRANSMITS = (*NONLINEAR, "pinv")
 NO_SVD, NO_PINV = ("svd", "pinv"), ("pinv",)
 BLUR = (5, 6)
@@ -73,6 +74,49 @@ def flow() -> Any:
     return operators.NavierStokes((10, 12), reynolds=20.0, times=(0.1, 0.3), forcing=2)
 
 
+PLACES = ([0.3, 1.0, 2.9, 0.0], [10.0, 22.5, 39.0, 14.1])
+AXES = ([0.0, 0.5, 1.5, 2.0, 3.0], [40.0, 35.0, 30.0, 24.0, 20.0, 15.0, 10.0])
+
+
+def points() -> Any:
+    return operators.Points(AXES, PLACES)
+
+
+def points_in_other_units() -> list[Any]:
+    units = pint.get_application_registry()
+    axes = (np.array(AXES[0]) * units.km, np.array(AXES[1]) * units.s)
+    return [operators.Points(axes, (1000 * np.array(PLACES[0]) * units.m, np.array(PLACES[1]) * units.s))]
+
+
+def periodic_points() -> Any:
+    return operators.Points([np.arange(7) / 7], [[0.05, 0.99, -0.3, 2.5]], [1.0])
+
+
+GLOBE = ([75.0, 45.0, 15.0, -15.0, -45.0, -75.0], 45.0 * np.arange(8))
+ON_GLOBE = ([88.0, -80.0, 10.0, 45.0], [-10.0, 359.0, 100.0, 45.0])
+
+
+def globe() -> Any:
+    return operators.LatLonPoints(*GLOBE, *ON_GLOBE)
+
+
+def globe_footprints() -> Any:
+    return operators.LatLonFootprints(*GLOBE, *ON_GLOBE, sensors.DiscFootprint(800.0))
+
+
+def footprints(footprint: Any) -> Any:
+    return operators.Footprints((0.5 * np.arange(5), 0.3 * np.arange(7)), ([0.3, 1.9], [0.2, 1.0]), footprint)
+
+
+def regions() -> Any:
+    labels = torch.tensor([[0, 0, 1, 1, -1]] * 2 + [[2, 0, 0, 1, 3]] * 2)
+    return operators.RegionMeans(labels, torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None])
+
+
+def series() -> Any:
+    return operators.StationSeries(points(), seen(3, 4))
+
+
 STATIONS = torch.tensor([[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]])
 SKY = (1, 5, 6)
 
@@ -96,6 +140,10 @@ def gains() -> Any:
 
 def positive() -> dict[str, Any]:
     return {"at": torch.rand(2, *SKY, generator=rng(7), dtype=F64) + 0.2}
+
+
+def rock() -> dict[str, Any]:
+    return {"at": (0.3 * randn(3, 1, 6, 5)).exp()}
 
 
 def rotated() -> Any:
@@ -142,6 +190,35 @@ CASES = [
     Case("closure phases", phases, SKY, (*NONLINEAR, "pinv"), {}, positive),
     Case("log closure amplitudes", amplitudes, SKY, (*NONLINEAR, "pinv"), {}, positive),
     Case("amplitudes", lambda: interferometry.VisibilityAmplitudes(sky()), SKY, (*NONLINEAR, "pinv"), {}, positive),
+    Case("Darcy's flow", lambda: operators.Darcy((6, 5), 2.0, (1.0, 2.0)), (1, 6, 5), (*NONLINEAR, "pinv"), lazy=rock),
+    Case("heat", lambda: operators.Heat((5, 6), 0.02, (0.3, 0.7), (1.0, 2.0)), (1, 5, 6), NO_PINV),
+    Case(
+        "advection and diffusion",
+        lambda: operators.AdvectionDiffusion((5, 6), 0.01, (0.3, -1.2), (0.3, 0.7), 0.5),
+        (1, 5, 6),
+        NO_PINV,
+    ),
+    Case("wave", lambda: operators.Wave((5, 6), 0.7, (0.3, 0.8), (1.0, 2.0)), (2, 5, 6), NO_PINV),
+    Case(
+        "wave of varying speed", lambda: operators.VariableWave(1 + seen(5, 6).double(), (0.1, 0.3)), (2, 5, 6), NO_SVD
+    ),
+    Case("Burgers", lambda: operators.Burgers((12,), 0.05, (0.02, 0.05)), (1, 12), FLOW),
+    Case("Burgers in the plane", lambda: operators.Burgers((8, 9), 0.05, 0.03), (2, 8, 9), FLOW, {"contrast": 3.0}),
+    Case("Kuramoto-Sivashinsky", lambda: operators.KuramotoSivashinsky(12, 20.0, 0.5), (1, 12), FLOW),
+    Case("Allen-Cahn", lambda: operators.AllenCahn((8, 9), 1e-2, 2.0, (0.05, 0.1)), (1, 8, 9), FLOW, {"contrast": 3.0}),
+    Case("Gray-Scott", lambda: operators.GrayScott((12,), times=(0.2, 0.5)), (2, 12), FLOW, {"contrast": 3.0}),
+    Case(
+        "reaction and diffusion",
+        lambda: operators.ReactionDiffusion((12,), (0.1, 0.2), torch.sin, 1.0, 0.3),
+        (2, 12),
+        FLOW,
+        {"storable": False},
+    ),
+    Case(
+        "shallow water", lambda: operators.ShallowWater((8, 9), 100.0, times=0.02), (3, 8, 9), FLOW, {"contrast": 3.0}
+    ),
+    Case("Lorenz-63", lambda: operators.Lorenz63((0.1, 0.2)), (3,), FLOW, {"contrast": 3.0}),
+    Case("Lorenz-96", lambda: operators.Lorenz96(7, (0.1, 0.2)), (7,), FLOW, {"contrast": 3.0}),
     Case("MRI", mri, (1, 6, 5), NO_SVD, {"complex_fields": True}),
     Case("MRI of real fields", lambda: operators.RealField(mri()), (1, 6, 5), NO_SVD),
     Case("blur of what is inside", lambda: operators.ValidConvolution(randn(3, 2), BLUR), (2, *BLUR), NO_SVD),
@@ -154,6 +231,21 @@ CASES = [
     Case("parallel beam", lambda: parallel(1.0), (2, 5, 8), NO_SVD, lazy=lambda: {"same": in_other_units()}),
     Case("fan beam", fan, (1, 6, 4), NO_SVD),
     Case("transmission", lambda: operators.Transmission(9.0, randn(7).square(), parallel(0.1)), (1, 5, 8), TRANSMITS),
+    Case("points off the grid", points, (2, 5, 7), NO_SVD, lazy=lambda: {"same": points_in_other_units()}),
+    Case("points of a periodic line", periodic_points, (2, 7), NO_SVD),
+    Case("stations on the globe", globe, (2, 6, 8), NO_SVD),
+    Case("footprints", lambda: footprints(sensors.GaussianFootprint(0.4)), (1, 5, 7), NO_SVD),
+    Case("footprints on the globe", globe_footprints, (1, 6, 8), NO_SVD),
+    Case("means of regions", regions, (2, 4, 5), NO_SVD),
+    Case("every n-th point", lambda: operators.Subsampling((2, 3), (5, 8), (1, 2)), (2, 5, 8), NO_PINV),
+    Case("time series with gaps", series, (3, 5, 7), NO_SVD),
+    Case("an operator over time", lambda: operators.OverTime(blur(), 4, [1, 3]), (4, *BLUR), NO_SVD),
+    Case("a simulation over time", lambda: operators.OverTime(operators.Squared(), 3), (3, 4, 5), TRANSMITS),
+    Case("speed", lambda: operators.Speed(), (2, 4, 5), TRANSMITS),
+    Case("saturating", lambda: operators.Saturating(2.0), (1, 4, 5), TRANSMITS),
+    Case("squared", lambda: operators.Squared(), (1, 4, 5), TRANSMITS),
+    Case("clipped", lambda: operators.Clipped(-4.0, 5.0), (1, 4, 5), TRANSMITS),
+    Case("exceeds", lambda: operators.Exceeds(0.3), (1, 4, 5), (*TRANSMITS, "vjp")),
     Case("JPEG", lambda: operators.JPEG(50, 8.0, 0.5), (1, 16, 8), (*NONLINEAR, "vjp")),
     Case(
         "numpy function",
@@ -199,7 +291,7 @@ def test_conformance(case: Case) -> None:
 def test_every_exported_operator_has_a_case() -> None:
     exported = {
         thing
-        for module in (operators, combined, interferometry, tomography)
+        for module in (operators, combined, interferometry, sensors, tomography)
         for name in module.__all__
         if inspect.isclass(thing := getattr(module, name)) and issubclass(thing, Algebra)
     }
