@@ -31,8 +31,8 @@ from scidiff.schedules import log_linear
 
 BLACK_BOXES = ("enkg", "eki", "scg", "dpg")
 METHODS = (
-    "no_dynamics", "4dvar", "enkg:particles=64", "enkg:particles=256", "eki:particles=256", "scg", "dpg", "mmps", "dps",
-    "daps", "red_diff",
+    "no_dynamics", "4dvar", "enkg:particles=64", "enkg:particles=256", "eki:particles=256", "scg", "dpg",
+    "dps:steps=100", "mmps:calls=16,linearisations=1,iterations=5", "daps:steps=20", "red_diff:steps=150",
 )  # fmt: skip
 LEVELS = partial(log_linear, sigma_min=0.05, sigma_max=30.0)
 COLUMNS = ("relative L2", "CRPS", "spread/skill", "coverage 90 %", "members", "solver", "gradients", "seconds")
@@ -70,7 +70,7 @@ def run(problem: NavierStokesInitial, case: Any, method: str, arguments: argpars
     else:
         sampler, posterior = make(method), problem.posterior(observation)
         if method.partition(":")[0] in BLACK_BOXES:
-            part = posterior.likelihood
+            part = problem.likelihood(observation)
             posterior = Posterior(
                 posterior.prior, Likelihood(Frozen(part.operator), part.noise, part.y), posterior.shape
             )

@@ -38,8 +38,8 @@ def main(
     case = problem.case(0)
     result = scidiff.reconstruct(problem, case.observation, sampler=DPS(steps), members=members, truth=case.truth)
 
-    posterior = problem.posterior(problem.read(case.observation))
-    part = posterior.likelihood
+    observation = problem.read(case.observation)
+    posterior, part = problem.posterior(observation), problem.likelihood(observation)
     black_box = Posterior(posterior.prior, Likelihood(Frozen(part.operator), part.noise, part.y), posterior.shape)
     blind = EnKG(particles=particles, steps=levels)(black_box, particles, torch.Generator().manual_seed(0))
 
