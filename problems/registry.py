@@ -25,6 +25,7 @@ _PROBLEMS = {
     "kolmogorov": ("scidiff.problems.kolmogorov", "KolmogorovAssimilation"),
     "lorenz": ("scidiff.problems.lorenz", "LorenzAssimilation"),
     "mri": ("scidiff.problems.mri", "AcceleratedMRI"),
+    "navier-stokes": ("scidiff.problems.navier_stokes", "NavierStokesInitial"),
     "phase-retrieval": ("scidiff.problems.phase_retrieval", "PhaseRetrieval"),
     "poisson-forward": ("scidiff.problems.poisson", "PoissonForward"),
     "poisson-inverse": ("scidiff.problems.poisson", "PoissonInverse"),

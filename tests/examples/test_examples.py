@@ -120,6 +120,15 @@ def test_phase_retrieval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "median misfit" in capsys.readouterr().out
 
 
+def test_navier_stokes_initial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main, physics = load("navier_stokes_initial").main, {"time": 0.5, "forcing": 2, "std": 1.5, "noise": 0.3}
+    table = main((16, 20), 2, 24, 25, 5, tmp_path / "figure.png", iterations=5, model_error=0.1, **physics)
+    assert table["DPS, gradient"]["error"] < 0.8 * table["no_dynamics"]["error"]
+    assert table["EnKG, black box"]["error"] < table["no_dynamics"]["error"]
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert "coverage 90 %" in capsys.readouterr().out
+
+
 def test_widefield_beads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Simulated spheres here; the stack of a real bead is read where it is at hand, by tests/problems."""
     example = load("widefield_beads")

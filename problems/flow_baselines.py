@@ -1,0 +1,71 @@
+r"""What a posterior of an initial state must beat: the data taken for the answer, and the most probable state.
+
+4D-Var (the strong-constraint form) minimises
+
+.. math:: J(z) = \tfrac12 \|z\|^2 + \tfrac12 \big\|S_y^{-1/2}\big(y - A(S z)\big)\big\|^2, \qquad S S^T = C,
+
+for a Gaussian prior :math:`N(0, C)` through the solver A and its gradient, by L-BFGS. In z the prior is white, which
+is the preconditioning used in weather forecasting. J has several minima where the flow is far from linear.
+
+References:
+    Bouttier and Courtier, Data assimilation concepts and methods, ECMWF, 1999. Nocedal and Wright, Numerical
+    optimization, 2006, chapter 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scidiff.linalg import Covariance
+
+__all__ = ["interpolated", "most_probable"]
+
+
+def interpolated(y: Tensor, shape: Sequence[int]) -> Tensor:
+    """Values (..., h, w) at every k-th point on the whole periodic grid (H, W), by their Fourier series.
+
+    Gaps (NaN) are filled with the mean of what is there.
+    """
+    y = torch.where(y.isnan(), y.nanmean(), y)
+    h, w = y.shape[-2:]
+    spectrum = torch.fft.fft2(y)
+    for dim, n in ((-2, h), (-1, w)):  # the highest wavenumber of an even grid stands for two
+        if n % 2 == 0:
+            spectrum.index_fill_(dim, torch.tensor([n // 2]), 0)
+    whole = y.new_zeros(*y.shape[:-2], *shape).to(spectrum.dtype)
+    rows, columns = ((torch.fft.fftfreq(n) * n).round().long() for n in (h, w))
+    whole[..., (rows % shape[0])[:, None], columns % shape[1]] = spectrum
+    return torch.fft.ifft2(whole).real * (shape[0] * shape[1] / (h * w))
+
+
+def most_probable(cov: Covariance, operator: Any, noise: Any, y: Tensor, iterations: int = 60) -> Tensor:
+    r"""4D-Var from the prior mean, fields (B, \*cov.shape); rows are minimised one by one.
+
+    Arguments:
+        cov: Covariance C of the prior, with mean zero.
+        operator: Differentiable operator.
+        noise: Gaussian noise.
+        y: Data (B, \*Y).
+        iterations: Of L-BFGS; about one operator call with gradient each.
+    """
+    found = []
+    for row in range(len(y)):
+        data = y[row : row + 1]
+        z = torch.zeros(1, *cov.shape, dtype=y.dtype, device=y.device, requires_grad=True)
+        descent = torch.optim.LBFGS([z], max_iter=iterations, history_size=20, line_search_fn="strong_wolfe")
+
+        def cost(z: Tensor = z, data: Tensor = data, descent: Any = descent) -> Tensor:
+            descent.zero_grad()
+            with torch.enable_grad():
+                residual = noise.whiten(data - operator(cov.sqrt_matmul(z)))
+                value = (z.square().sum() + residual.square().sum()) / 2
+                value.backward()
+            return value
+
+        descent.step(cost)  # type: ignore[arg-type]
+        found.append(cov.sqrt_matmul(z.detach()))
+    return torch.cat(found)
