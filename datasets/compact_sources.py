@@ -25,10 +25,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from scidiff.datasets.rings import _Dice
-from scidiff.datasets.simulator import Simulator
-from scidiff.errors import InputError
-from scidiff.transforms import make_transform
+from scidiff.datasets.rings import Rings, _Dice
 
 __all__ = ["KINDS", "CompactSources", "compact_source", "ring_profile"]
 
@@ -115,7 +112,7 @@ def _double(shape: Sequence[int], fov: float, dice: _Dice, centre: tuple[float, 
     return image
 
 
-class CompactSources(Simulator):
+class CompactSources(Rings):
     """Draws whole images (1, H, W), each kind equally often.
 
     Arguments:
@@ -125,8 +122,6 @@ class CompactSources(Simulator):
         transform: See `scidiff.transforms`; none by default.
     """
 
-    units = "Jy/pixel"
-
     def __init__(
         self,
         shape: Sequence[int] = (64, 64),
@@ -134,34 +129,11 @@ class CompactSources(Simulator):
         kinds: Sequence[str] = KINDS,
         transform: dict[str, Any] | None = None,
     ) -> None:
-        if len(shape) != 2 or min(shape) < 8 or not fov > 0:
-            raise ValueError(f"expected two sides of at least 8 pixels and fov > 0, got {tuple(shape)} and {fov}.")
         if not kinds or set(kinds) - set(KINDS):
             raise ValueError(f"kinds must be some of {', '.join(KINDS)}, got {list(kinds)}.")
-        self.shape, self.fov, self.kinds = (int(shape[0]), int(shape[1])), fov, tuple(kinds)
-        self.transform = make_transform(**transform) if transform else None
-        g = Generator().manual_seed(0)
-        fields = torch.stack([self._field(g) for _ in range(256)])
-        self._mean, self._deviation = float(fields.mean()), float(fields.std())
-        self.loc, self.scale = self._mean, self._deviation
+        self.kinds = tuple(kinds)
+        super().__init__(shape, fov, transform)
 
-    def _field(self, generator: Generator) -> Tensor:
+    def image(self, generator: Generator) -> Tensor:
         kind = self.kinds[int(torch.randint(len(self.kinds), (), generator=generator))]
-        image = compact_source(kind, self.shape, generator, self.fov)
-        return image if self.transform is None else self.transform.encode(image)
-
-    def __call__(self, generator: Generator, crop: tuple[int, ...]) -> Tensor:
-        """One image (1, H, W) in units of ``u``."""
-        if tuple(crop) != self.shape:
-            raise InputError(f"sources are whole images of data.shape = {self.shape}, training.crops asks for {crop}.")
-        return ((self._field(generator)[None] - self._mean) / self._deviation).float()
-
-    @property
-    def card(self) -> dict[str, Any]:
-        rows: dict[str, Any] = {
-            "variables": ["brightness"],
-            "pixel_size": self.fov / max(self.shape),
-            "pixel_size_units": "microarcsecond",
-            "total_flux": 1.0,
-        }
-        return rows | ({"transforms": [self.transform.card]} if self.transform else {})
+        return compact_source(kind, self.shape, generator, self.fov)

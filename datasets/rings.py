@@ -118,14 +118,18 @@ class Rings(Simulator):
         self._mean, self._deviation = float(fields.mean()), float(fields.std())
         self.loc, self.scale = self._mean, self._deviation
 
+    def image(self, generator: Generator) -> Tensor:
+        """One image (H, W) with a total flux of 1 Jy, in Jy per pixel."""
+        return ring_image(self.shape, generator, self.fov)
+
     def _field(self, generator: Generator) -> Tensor:
-        image = ring_image(self.shape, generator, self.fov)
+        image = self.image(generator)
         return image if self.transform is None else self.transform.encode(image)
 
     def __call__(self, generator: Generator, crop: tuple[int, ...]) -> Tensor:
         """One image (1, H, W) in units of ``u``."""
         if tuple(crop) != self.shape:
-            raise InputError(f"rings are whole images of data.shape = {self.shape}, training.crops asks for {crop}.")
+            raise InputError(f"sources are whole images of data.shape = {self.shape}, training.crops asks for {crop}.")
         return ((self._field(generator)[None] - self._mean) / self._deviation).float()
 
     @property

@@ -25,7 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scidiff.operators.interferometry.units import in_units, wavelengths
+from scidiff.operators.interferometry.units import wavelengths
+from scidiff.operators.units import magnitude
 
 __all__ = ["EHT_2017", "UVTracks", "greenwich_hour_angle", "thermal_noise", "uv_tracks"]
 
@@ -67,7 +68,7 @@ def greenwich_hour_angle(mjd: Any, right_ascension: Any) -> np.ndarray:
         right_ascension: Hours, or a pint angle.
     """
     if hasattr(right_ascension, "to"):
-        right_ascension = in_units(right_ascension, "degree", "right_ascension") / 15
+        right_ascension = magnitude(right_ascension, "degree", "right_ascension") / 15
     days = np.asarray(mjd, float) - 51544.5  # since noon of 1 January 2000
     return (18.697374558 + 24.06570982441908 * days - right_ascension) % 24
 
@@ -89,12 +90,12 @@ def uv_tracks(
     """
     if isinstance(positions, Mapping):
         positions = list(positions.values())
-    xyz = np.asarray(in_units(positions, "metre", "positions"), float)
+    xyz = np.asarray(magnitude(positions, "metre", "positions"), float)
     if xyz.ndim != 2 or xyz.shape[1] != 3 or len(xyz) < 2:
         raise ValueError(f"positions must be (N, 3) with N >= 2, got shape {xyz.shape}.")
-    delta = np.deg2rad(in_units(declination, "degree", "declination"))
-    low = np.deg2rad(in_units(min_elevation, "degree", "min_elevation"))
-    hours = np.atleast_1d(np.asarray(in_units(hour_angles, "hour", "hour_angles"), float))
+    delta = np.deg2rad(magnitude(declination, "degree", "declination"))
+    low = np.deg2rad(magnitude(min_elevation, "degree", "min_elevation"))
+    hours = np.atleast_1d(np.asarray(magnitude(hour_angles, "hour", "hour_angles"), float))
     h = np.deg2rad(15 * hours)
     source = np.stack([np.cos(delta) * np.cos(h), -np.cos(delta) * np.sin(h), np.full_like(h, np.sin(delta))], -1)
     up = (source @ xyz.T) / np.linalg.norm(xyz, axis=1) >= np.sin(low)  # (T, N)
@@ -120,7 +121,7 @@ def thermal_noise(sefd: Any, stations: Any, bandwidth: Any, time: Any, efficienc
         time: :math:`\tau`, seconds or a pint time.
         efficiency: :math:`\eta` of the sampling, 0.88 for two bits.
     """
-    hertz, seconds = in_units(bandwidth, "hertz", "bandwidth"), in_units(time, "second", "time")
+    hertz, seconds = magnitude(bandwidth, "hertz", "bandwidth"), magnitude(time, "second", "time")
     s = torch.as_tensor(sefd, dtype=torch.float64)
     i, j = torch.as_tensor(stations).T
     return (s[i] * s[j] / (2 * hertz * seconds)).sqrt() / efficiency

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scidiff.operators.interferometry.units import in_units
 from scidiff.operators.interferometry.visibilities import Visibilities, baselines, pixel_sides
+from scidiff.operators.units import magnitude
 
 __all__ = ["Beam", "dirty_beam", "dirty_image", "fit_beam"]
 
@@ -78,7 +78,7 @@ class Beam:
     def __post_init__(self) -> None:
         object.__setattr__(self, "minor", self.major if self.minor is None else self.minor)
         for name in ("major", "minor", "angle"):
-            object.__setattr__(self, name, float(in_units(getattr(self, name), "radian", name)))
+            object.__setattr__(self, name, float(magnitude(getattr(self, name), "radian", name)))
         if not 0 < float(self.minor) <= self.major * (1 + 1e-12):  # type: ignore[arg-type]
             raise ValueError(f"a beam needs 0 < minor <= major, got {self.minor} and {self.major}.")
 

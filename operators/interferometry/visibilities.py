@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from scidiff.operators.algebra import Algebra
-from scidiff.operators.interferometry.units import in_units
+from scidiff.operators.units import magnitude
 
 __all__ = ["Visibilities", "angles", "baselines", "pixel_sides"]
 
@@ -39,7 +39,7 @@ def pixel_sides(pixel: Any) -> tuple[float, float]:
     Raises:
         ValueError: if they are not positive, or not angles.
     """
-    sides = np.asarray(in_units(pixel, "radian", "pixel"), float)
+    sides = np.asarray(magnitude(pixel, "radian", "pixel"), float)
     if sides.shape not in ((), (2,)) or not bool((sides > 0).all()) or not bool(np.isfinite(sides).all()):
         raise ValueError(f"pixel must be one positive angle in radians, or (height, width), got {pixel}.")
     height, width = np.broadcast_to(sides, 2)
@@ -61,7 +61,7 @@ def baselines(uv: Any) -> Tensor:
     Raises:
         ValueError: if they have another shape or are not finite.
     """
-    uv = torch.as_tensor(in_units(uv, "dimensionless", "uv"))
+    uv = torch.as_tensor(magnitude(uv, "dimensionless", "uv"))
     if uv.ndim != 2 or uv.shape[1] != 2 or len(uv) == 0 or uv.is_complex():
         raise ValueError(f"uv must hold pairs (u, v) in wavelengths, shape (n, 2), got {tuple(uv.shape)}.")
     if not bool(torch.isfinite(uv).all()):

@@ -84,7 +84,7 @@ def test_units_of_tracks_and_noise():
     assert torch.allclose(plain, same, rtol=1e-12)
     ra = greenwich_hour_angle(57854.3, M87[0])
     assert greenwich_hour_angle(57854.3, M87[0] * 15 * unit.degree) == pytest.approx(ra)
-    with pytest.raises(ValueError, match="declination must be in units of degree"):
+    with pytest.raises(ValueError, match="declination has units .* converts to 'degree'"):
         uv_tracks(EHT_2017, 12 * unit.metre, 230e9, [3.0])
     sigma = thermal_noise([100.0, 400.0], [[0, 1]], 2 * unit.GHz, 10 * unit.second, efficiency=1.0)
     assert float(sigma[0]) == pytest.approx(200 / math.sqrt(2 * 2e9 * 10), rel=1e-6)
