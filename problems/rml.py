@@ -32,8 +32,8 @@ from torch import Tensor
 
 from scidiff.inference import Likelihood
 from scidiff.operators.interferometry.images import FWHM, Beam
-from scidiff.operators.interferometry.units import in_units
 from scidiff.operators.interferometry.visibilities import angles, pixel_sides
+from scidiff.operators.units import magnitude
 from scidiff.problems.baselines import differences
 
 __all__ = ["gaussian_source", "regularised_maximum_likelihood"]
@@ -49,7 +49,7 @@ def gaussian_source(shape: Sequence[int], pixel: Any, width: Any, flux: float = 
         flux: Sum of all pixels, Jy.
     """
     y, x = angles(shape, pixel)
-    s = float(in_units(width, "radian", "width")) / FWHM
+    s = float(magnitude(width, "radian", "width")) / FWHM
     source = torch.exp(-0.5 * ((y[:, None] / s) ** 2 + (x / s) ** 2))
     return (flux * source / source.sum())[None, None]
 
@@ -99,10 +99,10 @@ def regularised_maximum_likelihood(
     if not flux > 0 or rounds < 1:
         raise ValueError(f"flux must be positive and rounds at least 1, got {flux} and {rounds}.")
     pixel_sides(pixel)
-    wide = float(in_units(width, "radian", "width"))
+    wide = float(magnitude(width, "radian", "width"))
     q = gaussian_source(shape, pixel, wide, flux)
     q = q.clamp_min(1e-8 * float(q.max()))
-    beam = Beam(wide / 3 if blur is None else float(in_units(blur, "radian", "blur")))
+    beam = Beam(wide / 3 if blur is None else float(magnitude(blur, "radian", "blur")))
 
     def cost(z: Tensor) -> Tensor:
         x = q * z.exp()
