@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,10 @@ def continued(axis: xr.DataArray, dim: str, before: float, count: int, factor: i
     spacing = (values[-1] - values[0]) / (len(values) - 1) if len(values) > 1 else 1.0
     first = values[0] - spacing / factor * (before + (factor - 1) / 2)
     return dim, first + spacing / factor * np.arange(count), {**axis.attrs}
+
+
+CHI2_LIMIT = 1.5
+"""Beyond this misfit per number an ensemble is called at odds with its data."""
 
 
 class GridProblem:
@@ -337,7 +342,8 @@ class GridProblem:
         """Scores of the mean (RMSE, PSNR, SSIM) and of the ensemble (CRPS, spread-skill ratio, 90 % coverage).
 
         With the result of `scidiff.reconstruct`, which carries the observation, also the misfit ``chi2`` of the members
-        and the scores of the baselines (``psnr_tv``, ...). Without a truth, the misfit alone.
+        and the scores of the baselines (``psnr_tv``, ...). Without a truth, the misfit alone, with a warning beyond
+        1.5.
         """
         import xarray as xr
 
@@ -365,6 +371,13 @@ class GridProblem:
             with torch.no_grad():
                 if part.whitens:
                     scores["chi2"] = float(np.mean([float(part.residual(s).square().mean()) for s in samples]))
+                    if scores["chi2"] > CHI2_LIMIT:
+                        warnings.warn(
+                            f"members miss the data: chi2 {scores['chi2']:.2f} per number, expected about 1. The noise "
+                            "is larger than stated, the forward model is wrong, the prior cannot explain the data, or "
+                            "the sampler needs more steps; the spread is then too small.",
+                            stacklevel=2,
+                        )
             if x is not None:
                 for label, image in self.baselines(observation).items():
                     other = self.aligned(tensor(image)[None, None, None].to(x.dtype), whole)[0]

@@ -117,3 +117,17 @@ def test_a_prior_of_another_size_is_named(problem: Rows) -> None:
     other = Rows(prior=GaussianPrior(torch.zeros(1, 4, 4), torch.eye(16)))
     with pytest.raises(InputError, match=r"\(1, 4, 4\), but this field needs \(1, 6, 11\)"):
         other.posterior(problem.case(0).observation)
+
+
+def test_members_that_miss_the_data_are_called_so(problem: Rows) -> None:
+    """Two members two noise deviations off warn; two copies of the truth do not."""
+    import warnings
+
+    case = problem.case(0)
+    truth = case.truth["height"].values
+    for offset, misses in ((0.0, False), (1.0, True)):
+        members = (("member", "y", "x"), np.stack([truth + offset, truth + offset]))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            scores = problem.evaluate(case.observation.assign(height=members))
+        assert (float(scores["chi2"]) > 1.5) == misses == any("members miss the data" in str(w.message) for w in said)
