@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scidiff.problems.base import AffinePrior
 from scidiff.protocols import Prior
 
-__all__ = ["AffinePrior", "attenuation_prior", "from_hounsfield", "matched_water", "water_attenuation"]
+__all__ = ["attenuation_prior", "from_hounsfield", "matched_water", "water_attenuation"]
 
 # Photon energy in keV and mass attenuation of liquid water in cm2/g, which is its attenuation in 1/cm at 1 g/cm3.
 _WATER = (
@@ -46,43 +47,6 @@ def water_attenuation(energy: float) -> float:
 def from_hounsfield(hu: Any, water: float) -> Any:
     """Attenuation of numbers in Hounsfield units, in the units of ``water``."""
     return water * (1 + hu / 1000)
-
-
-class AffinePrior:
-    """The law of ``offset + factor * x`` for a prior of ``x``: the same state ``u``, other physical units.
-
-    Arguments:
-        prior: Any prior.
-        factor: Positive number.
-        offset: Number.
-    """
-
-    def __init__(self, prior: Prior, factor: float, offset: float = 0.0) -> None:
-        if not factor > 0:
-            raise ValueError(f"factor must be positive, got {factor}.")
-        self.prior, self.factor, self.offset = prior, float(factor), float(offset)
-        self.affine = prior.affine
-        channels = getattr(prior, "channels", None)
-        if channels is not None:
-            self.channels = channels
-        self.card = getattr(prior, "card", {})
-
-    @property
-    def shape(self) -> tuple[int, ...] | None:
-        """Shape of ``u``."""
-        return self.prior.shape
-
-    def denoise(self, u: Tensor, sigma: Tensor) -> Tensor:
-        """That of the prior: ``u`` has not changed."""
-        return self.prior.denoise(u, sigma)
-
-    def decode(self, u: Tensor) -> Tensor:
-        """``offset + factor`` times that of the prior."""
-        return self.offset + self.factor * self.prior.decode(u)
-
-    def encode(self, x: Tensor) -> Tensor:
-        """Inverse of `decode`."""
-        return self.prior.encode((x - self.offset) / self.factor)
 
 
 def attenuation_prior(prior: Prior, water: float) -> Prior:

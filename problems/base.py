@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-__all__ = ["Case", "Problem", "RescaledPrior", "parameters", "require", "rescaled", "samples_of", "stream"]
+__all__ = ["AffinePrior", "Case", "Problem", "parameters", "require", "rescaled", "samples_of", "stream"]
 
 
 @dataclass(frozen=True)
@@ -92,18 +92,19 @@ class Problem(Protocol):
         ...
 
 
-class RescaledPrior:
-    """The law of ``factor * x`` for a prior of ``x``: the same state ``u``, other physical units.
+class AffinePrior:
+    """The law of ``offset + factor * x`` for a prior of ``x``: the same state ``u``, other physical units.
 
     Arguments:
         prior: Any prior.
         factor: Positive number.
+        offset: Number.
     """
 
-    def __init__(self, prior: Prior, factor: float) -> None:
+    def __init__(self, prior: Prior, factor: float, offset: float = 0.0) -> None:
         if not factor > 0:
             raise ValueError(f"factor must be positive, got {factor}.")
-        self.prior, self.factor = prior, float(factor)
+        self.prior, self.factor, self.offset = prior, float(factor), float(offset)
         self.affine = prior.affine
         channels = getattr(prior, "channels", None)
         if channels is not None:
@@ -120,18 +121,18 @@ class RescaledPrior:
         return self.prior.denoise(u, sigma)
 
     def decode(self, u: Tensor) -> Tensor:
-        """``factor`` times that of the prior."""
-        return self.factor * self.prior.decode(u)
+        """``offset + factor`` times that of the prior."""
+        return self.offset + self.factor * self.prior.decode(u)
 
     def encode(self, x: Tensor) -> Tensor:
         """Inverse of `decode`."""
-        return self.prior.encode(x / self.factor)
+        return self.prior.encode((x - self.offset) / self.factor)
 
 
 def rescaled(prior: Prior, factor: float) -> Prior:
     """The prior of ``factor * x``, by the prior's own ``rescaled`` where it has one."""
     own: Any = getattr(prior, "rescaled", None)
-    return RescaledPrior(prior, factor) if own is None else own(factor)
+    return AffinePrior(prior, factor) if own is None else own(factor)
 
 
 def parameters(problem: Any) -> dict[str, Any]:

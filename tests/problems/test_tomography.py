@@ -12,7 +12,8 @@ from scidiff.inference import Ensemble
 from scidiff.linalg import Stationary
 from scidiff.priors import GaussianPrior
 from scidiff.problems import LimitedAngleCT, SparseViewCT
-from scidiff.problems.attenuation import AffinePrior, attenuation_prior, matched_water, water_attenuation
+from scidiff.problems.attenuation import attenuation_prior, matched_water, water_attenuation
+from scidiff.problems.base import AffinePrior
 from scidiff.problems.imaging import tensor
 from scidiff.problems.tomography_baselines import sirt
 from scidiff.problems.tomography_checks import moments
