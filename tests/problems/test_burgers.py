@@ -89,15 +89,16 @@ def test_sensors_read_between_the_points():
 
 
 @pytest.mark.parametrize(
-    "sampler",
+    ("sampler", "off", "wide"),
     [
-        MMPS(sampler=DPMSolver(12, stochastic=True), iterations=4, linearisations=1),
-        DAPS(steps=12, moves=2),
-        EnKG(particles=48, steps=10, inner=4),
+        (MMPS(sampler=DPMSolver(12, stochastic=True), iterations=4, linearisations=1), 0.35, 1.5),
+        (DAPS(steps=12, moves=2), 0.5, 1.55),
+        (EnKG(particles=48, steps=10, inner=4), 0.4, 1.25),
     ],
     ids=["mmps", "daps", "enkg"],
 )
-def test_samplers_beside_importance_sampling(tiny, truth, sampler):
+def test_samplers_beside_importance_sampling(tiny, truth, sampler, off, wide):
+    """Few levels and 48 members (chance alone is 0.14 off): MMPS and DAPS are too wide by a third, and known to be."""
     observation, mean, sd = truth
     posterior = tiny.posterior(observation)
     if isinstance(sampler, EnKG):  # through a black box: no gradients
@@ -108,7 +109,7 @@ def test_samplers_beside_importance_sampling(tiny, truth, sampler):
     error = ((draws.mean(0) - mean) / sd).square().mean().sqrt()
     ratio = draws.var(0).sum() / sd.square().sum()
     print(type(sampler).__name__, float(error), float(ratio))
-    assert float(error) < 0.6 and 0.5 < float(ratio) < 1.7
+    assert float(error) < off and 0.75 < float(ratio) < wide
     prior_error = (mean / sd).square().mean().sqrt()
     assert float(prior_error) > 2 * float(error), "the data must say something"
 
