@@ -47,10 +47,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from scidiff.posterior.base import Run
+from scidiff.posterior.base import Run, differentiate
 from scidiff.posterior.consistency import Objective, adamw, conjugate_gradients, lbfgs
 from scidiff.posterior.daps import DAPS
-from scidiff.posterior.dps import DPS, kick_length
+from scidiff.posterior.dps import kick_length
 from scidiff.posterior.latent import LatentSampler, pixels, row
 from scidiff.posterior.local import Product, closed_form, perturb_and_solve, randomised
 from scidiff.samplers.base import Path, level
@@ -203,12 +203,19 @@ class ReSample(LatentSampler):
         r = run.measurement.residual(torch.zeros_like(u))
         c = r.square().mean(1).sqrt().clamp(min=1)
         zeta = kick_length(r.shape[1], N) if self.zeta is None else self.zeta
-        guide = DPS(1, 0.0).guide
 
         def step(u: Tensor, a: float, b: float) -> Tensor:
-            D, gradient = guide(run, u, a, c)
+            u, D = differentiate(run, u, level(u, a))
+            with torch.enable_grad():
+                r = run.measurement.residual(D)
+                norm = torch.linalg.vector_norm(r, dim=1) / c
+            run.cost.operator_vjp += 1
+            run.cost.denoiser_vjp += 1
+            (gradient,) = torch.autograd.grad(norm, u, torch.ones_like(norm))
             kick = zeta * ((1 + b**2) / (1 + a**2)) ** 0.5  # alpha-bar times the change of variables of DPS
-            return D + (b / a) * (u - D) - kick * gradient
+            kick = kick * (1 - 1 / r.detach().square().mean(1)).clamp(min=0)  # ends at the noise level as well
+            D = D.detach()
+            return D + (b / a) * (u.detach() - D) - row(kick, D) * gradient
 
         for i, (a, b) in enumerate(path):
             u = step(u, a, b)
