@@ -63,6 +63,15 @@ REACHED = 1.1
 """A published run whose final chi2 is above this did not reach the noise level."""
 
 
+def largest_chi2(n: int) -> float:
+    """What a mean of n squared standard normal numbers exceeds once in three million draws.
+
+    References:
+        The distribution of chi-square (Wilson and Hilferty, 1931), whose cube root is nearly normal.
+    """
+    return (1 - 2 / (9 * n) + 5 * (2 / (9 * n)) ** 0.5) ** 3
+
+
 def resampled(u: Tensor, z: Tensor, noise: Tensor, a: float, b: float, gamma: float) -> Tensor:
     """The paper's stochastic resampling from level a to level b, see above."""
     t = gamma * (1 - b**2 / a**2)
@@ -155,7 +164,7 @@ class ReSample(LatentSampler):
             r = run.measurement.residual(u)
             chi2 = r.square().mean(1)
             run.note("chi2", chi2.mean())
-            bound = REACHED if self.form == "published" else 1 + 5 * (2 / r.shape[1]) ** 0.5  # five standard deviations
+            bound = REACHED if self.form == "published" else largest_chi2(r.shape[1])
             run.note("unreached", (chi2 > bound).double().mean())
         return u
 
