@@ -1,4 +1,4 @@
-"""Laws of fields: exact ones (Gaussian, mixture), learned ones (diffusion) and products of them.
+"""Laws of fields: exact ones (Gaussian, mixture), learned ones (diffusion), products of them, and laws of codes.
 
 Names are imported when first used.
 """
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from scidiff.priors.fitting import patches
     from scidiff.priors.gaussian import GaussianPrior
     from scidiff.priors.kriging import Kriging
+    from scidiff.priors.latent import LatentPrior
     from scidiff.priors.likelihood import bits_per_dimension, elbo, log_prob
+    from scidiff.priors.linear_autoencoder import LinearAutoencoder
     from scidiff.priors.mixture import GaussianMixturePrior
     from scidiff.priors.pretrained import load_autoencoder, load_pretrained
     from scidiff.priors.product import ProductPrior
@@ -29,6 +31,8 @@ __all__ = [
     "GaussianMixturePrior",
     "GaussianPrior",
     "Kriging",
+    "LatentPrior",
+    "LinearAutoencoder",
     "ProductPrior",
     "TransformedPrior",
     "bits_per_dimension",
@@ -46,6 +50,8 @@ _EXPORTS = {
     "GaussianMixturePrior": "scidiff.priors.mixture",
     "GaussianPrior": "scidiff.priors.gaussian",
     "Kriging": "scidiff.priors.kriging",
+    "LatentPrior": "scidiff.priors.latent",
+    "LinearAutoencoder": "scidiff.priors.linear_autoencoder",
     "ProductPrior": "scidiff.priors.product",
     "TransformedPrior": "scidiff.priors.transformed",
     "bits_per_dimension": "scidiff.priors.likelihood",
