@@ -1,7 +1,9 @@
-"""Networks: maps from a field and a noise label to a field."""
+"""Networks: maps from a field and a noise label to a field, and autoencoders."""
 
+from scidiff.nn.autoencoder import ConvAutoencoder
+from scidiff.nn.codebook import Codebook
 from scidiff.nn.conditioned import Conditioned
 from scidiff.nn.mp_unet import MPUNet
 from scidiff.nn.unet import UNet
 
-__all__ = ["Conditioned", "MPUNet", "UNet"]
+__all__ = ["Codebook", "Conditioned", "ConvAutoencoder", "MPUNet", "UNet"]
