@@ -27,7 +27,7 @@ __all__ = ["Objective", "Optimiser", "adamw", "conjugate_gradients", "least_squa
 
 Optimiser = Literal["cg", "lbfgs", "adamw"]
 HALVINGS = 12
-LANDINGS = 7
+LANDINGS = 10
 CLOSE = 0.97
 """Rows that end between this share of the target and the target are left there."""
 

@@ -159,6 +159,7 @@ class ReSample(LatentSampler):
         return Euler(500 if self.steps is None else self.steps, vp_linear).levels()
 
     def draw(self, run: Run) -> Tensor:
+        run.measurement.forward_mode = True
         with torch.no_grad():
             u = self.derived(run) if self.form == "derived" else self.published(run)
             r = run.measurement.residual(u)
