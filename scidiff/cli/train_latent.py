@@ -101,10 +101,10 @@ def train_latent(
     def encode(u: torch.Tensor) -> torch.Tensor:
         return autoencoder.encode(_physical(u, fields))
 
-    def draw(count: int, step: int) -> torch.Tensor:
-        source = fields.source if step == -3 else fields.validation
+    def draw(part: str, count: int) -> torch.Tensor:
+        source = fields.source if part == "train" else fields.validation
         assert source is not None
-        return encoded(source, encode, count, grid, training.seed, step, device, progress)
+        return encoded(source, encode, count, grid, training.seed, part, device, progress)
 
     held_out = options["held_out"] if fields.validation else 0
     codes = make_codes(folder / "codes.safetensors", origin, draw, options["fields"], held_out)

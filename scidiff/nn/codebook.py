@@ -71,7 +71,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def restart(self) -> None:
-        """After an optimiser step: updates the usage and moves dead entries to codes of the last batch."""
+        """After an optimiser step: updates the usage, moves dead entries to codes of the last batch (of process 0)."""
         n = len(self.vectors)
         counts = torch.zeros_like(self.usage) if self._counts is None else self._counts
         seen = self.vectors.detach().clone() if self._seen is None else self._seen

@@ -53,6 +53,10 @@ class FieldAutoencoder:
         self.complex, self.units, self.card = complex, units, dict(card or {})
         self.grid: tuple[int, ...] | None = None
 
+    def __repr__(self) -> str:
+        name = self.card.get("name", "unnamed")
+        return f"FieldAutoencoder({name}, {self.channels} channels on stride {self.stride} -> {self.latent})"
+
     @property
     def stride(self) -> int:
         """Grid points of the field per point of the code, along each side."""

@@ -22,7 +22,7 @@ from scidiff.training.batches import Source, stream
 __all__ = ["Codes", "CodeWindows", "encoded", "make_codes"]
 
 _STEP = {"train": -3, "held_out": -4}
-"""Numbers of steps that no training has: their streams are those of the fields to encode."""
+"""For each part the number of a step that no training has: its streams are those of the fields to encode."""
 
 
 class CodeWindows:
@@ -60,7 +60,7 @@ def encoded(
     count: int,
     grid: Sequence[int],
     seed: int,
-    step: int,
+    part: str = "train",
     device: torch.device | str = "cpu",
     progress: bool = False,
 ) -> Tensor:
@@ -71,7 +71,7 @@ def encoded(
         encode: Maps a batch of such fields to codes.
         count: Number of fields.
         grid: Their grid.
-        seed, step: Name the streams, one a field.
+        seed, part: Name the streams, one a field; the part is train or held_out.
         device: Where to compute.
         progress: Show a bar on stderr.
     """
@@ -81,7 +81,7 @@ def encoded(
     for first in tqdm(range(0, count, 8), disable=not progress, unit="batch", desc="encoding"):
         fields = []
         for row in range(first, min(first + 8, count)):
-            drawn = source(stream(seed, step, row), tuple(grid))
+            drawn = source(stream(seed, _STEP[part], row), tuple(grid))
             assert isinstance(drawn, Tensor)  # no condition
             fields.append(drawn.float())
         parts.append(encode(torch.stack(fields).to(device)).float().cpu())
@@ -89,14 +89,14 @@ def encoded(
 
 
 def make_codes(
-    path: Path, identity: dict[str, object], draw: Callable[[int, int], Tensor], fields: int, held_out: int
+    path: Path, identity: dict[str, object], draw: Callable[[str, int], Tensor], fields: int, held_out: int
 ) -> Codes:
     """The codes of a run, from the file if it holds the same, else computed and written there.
 
     Arguments:
         path: Where they are kept.
         identity: What they depend on: autoencoder, data, seed, grid, number.
-        draw: Called with a number of fields and of a step, see `encoded`.
+        draw: Called with the name of a part and a number of fields, see `encoded`.
         fields, held_out: Numbers of fields for training and for validation (0 where none are held out).
 
     Raises:
@@ -111,9 +111,9 @@ def make_codes(
             if (file.metadata() or {}).get("identity") == text:
                 kept = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
                 return _normalised(kept["train"], kept.get("held_out"))
-    found = {"train": draw(fields, _STEP["train"])}
+    found = {"train": draw("train", fields)}
     if held_out:
-        found["held_out"] = draw(held_out, _STEP["held_out"])
+        found["held_out"] = draw("held_out", held_out)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_bytes(save(found, metadata={"identity": text}))

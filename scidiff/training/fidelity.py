@@ -14,6 +14,9 @@ from scidiff.training.pictures import sheet
 
 __all__ = ["fidelity", "triptych"]
 
+_EMPTY = 1e-7
+"""Bands that hold less of the variance are left out: nothing is there that could be lost."""
+
 
 @torch.no_grad()
 def _passed(network: ConvAutoencoder, fields: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -31,7 +34,7 @@ def fidelity(network: ConvAutoencoder, fields: Tensor) -> dict[str, Any]:
 
     Returns:
         ``rmse`` in units of the field's standard deviation; ``psnr`` in dB, of the range of all these fields;
-        ``bands``, a list of [from, to, relative error, share of the variance] with wavenumbers in units of Nyquist's;
+        ``bands``, a list of [from, to, relative error, share of the variance], wavenumbers in units of Nyquist's;
         ``codes`` with mean and standard deviation per channel, and either the standard deviation that the encoder gives
         its codes (``noise``) or the number of vectors in use (``used``, the exponential of the entropy).
     """
@@ -42,7 +45,7 @@ def fidelity(network: ConvAutoencoder, fields: Tensor) -> dict[str, Any]:
     bands = [
         [a, b if math.isfinite(b) else None, round(e, 5), round(s, 7)]
         for a, b, e, s in zip(BANDS, BANDS[1:], errors.tolist(), shares.tolist(), strict=False)
-        if math.isfinite(e)
+        if s > _EMPTY
     ]
     flat = z.transpose(0, 1).flatten(1).double()
     codes: dict[str, Any] = {"mean": _rounded(flat.mean(1)), "std": _rounded(flat.std(1))}
