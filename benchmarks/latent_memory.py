@@ -54,7 +54,6 @@ def measure(name: str, size: int, like: str, patch: int, threads: int) -> dict[s
     from scidiff.priors.pretrained import read_card
 
     torch.set_num_threads(threads)
-    torch.manual_seed(0)
     latent, method, options = METHODS[name]
     arguments = {k: v for k, v in read_card(like)["network"].items() if k != "kind"}
     mask = torch.rand(size, size, generator=torch.Generator().manual_seed(0)) < 0.25
@@ -94,7 +93,9 @@ def main() -> None:
     if a.one:
         print(json.dumps(measure(a.one, a.size, a.like, a.patch, a.threads)))
         return
-    print(f"{a.size} x {a.size}, networks of the size of {a.like}, patch {a.patch}, 1 member, {a.threads} thread(s); GiB and seconds")
+    print(
+        f"{a.size} x {a.size}, networks of the size of {a.like}, patch {a.patch}, 1 member, {a.threads} thread(s); GiB and seconds"
+    )
     print(f"{'':22s}{'libraries':>10s}{'peak':>8s}{'guidance':>10s}{'share':>8s}{'run':>8s}{'s per pass':>12s}")
     base = None
     for name in a.samplers:

@@ -135,9 +135,15 @@ def table(a: argparse.Namespace, cells: list[dict[str, Any]]) -> None:
             rows = [c for c in cells if c["method"] == name and c["budget"] == budget]
             if not rows:
                 continue
-            numbers = [[c["scores"].get(key) for c in rows] for key in SCORES] + [[c[key] for c in rows] for key in columns]
+            numbers = [[c["scores"].get(key) for c in rows] for key in SCORES] + [
+                [c[key] for c in rows] for key in columns
+            ]
             means = [sum(v) / len(v) if None not in v else None for v in numbers]
-            print(f"{name:22s}" + "".join(f"{'-':>12s}" if v is None else f"{v:12.3f}" for v in means) + f"{len(rows):12d}")
+            print(
+                f"{name:22s}"
+                + "".join(f"{'-':>12s}" if v is None else f"{v:12.3f}" for v in means)
+                + f"{len(rows):12d}"
+            )
     by_case = {c["case"]: c["scores"] for c in cells if "psnr_tv" in c["scores"]}
     if by_case:
         tv = [[s[f"{key}_tv"] for s in by_case.values() if f"{key}_tv" in s] for key in ("psnr", "ssim")]
@@ -169,7 +175,9 @@ def main() -> None:
         os.replace(part, target)
         return
     a.out.mkdir(parents=True, exist_ok=True)
-    print(f"{a.problem} {a.set}, latent {a.latent}, pixel {a.pixel or 'default'}, {a.members} members, seed 0, ", end="")
+    print(
+        f"{a.problem} {a.set}, latent {a.latent}, pixel {a.pixel or 'default'}, {a.members} members, seed 0, ", end=""
+    )
     print(f"{a.threads} thread(s)")
     cells = []
     for case in range(a.cases):

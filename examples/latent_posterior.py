@@ -73,7 +73,9 @@ def main(
     return table
 
 
-def draw(truth: torch.Tensor, exact: GaussianPrior, means: dict[str, tuple[torch.Tensor, torch.Tensor]], output: Path) -> None:
+def draw(
+    truth: torch.Tensor, exact: GaussianPrior, means: dict[str, tuple[torch.Tensor, torch.Tensor]], output: Path
+) -> None:
     """Means in the first row, spreads in the second."""
     from matplotlib.figure import Figure
 

@@ -62,7 +62,12 @@ def exponential(size: int = 8, length: float = 2.0, width: int | None = None) ->
 
 
 def measured(
-    name: str, prior: GaussianPrior | GaussianMixturePrior | LatentPrior, operator: Operator, std: float, seed: int, **more: Any
+    name: str,
+    prior: GaussianPrior | GaussianMixturePrior | LatentPrior,
+    operator: Operator,
+    std: float,
+    seed: int,
+    **more: Any,
 ) -> ExactProblem:
     """A problem whose truth and noise are drawn with ``seed``."""
     generator, noise = Generator().manual_seed(seed), GaussianNoise(std)

@@ -61,9 +61,7 @@ def perturb_and_solve(
     return x + solution.image
 
 
-def randomised(
-    run: Run, c: Tensor, C: Product, x: Tensor, newton: int, iterations: int, tolerance: float
-) -> Tensor:
+def randomised(run: Run, c: Tensor, C: Product, x: Tensor, newton: int, iterations: int, tolerance: float) -> Tensor:
     r"""Draws by optimisation where the measurement is not linear ("randomise, then optimise").
 
     With draws c of :math:`N(m, C)` and :math:`n \sim N(0, I)` it moves towards
