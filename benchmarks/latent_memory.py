@@ -93,9 +93,7 @@ def main() -> None:
     if a.one:
         print(json.dumps(measure(a.one, a.size, a.like, a.patch, a.threads)))
         return
-    print(
-        f"{a.size} x {a.size}, networks of the size of {a.like}, patch {a.patch}, 1 member, {a.threads} thread(s); GiB and seconds"
-    )
+    print(f"{a.size} x {a.size}, size of {a.like}, patch {a.patch}, 1 member, {a.threads} thread(s); GiB and seconds")
     print(f"{'':22s}{'libraries':>10s}{'peak':>8s}{'guidance':>10s}{'share':>8s}{'run':>8s}{'s per pass':>12s}")
     base = None
     for name in a.samplers:

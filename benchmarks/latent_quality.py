@@ -1,8 +1,8 @@
 """Latent samplers beside pixel samplers and total variation on one problem: at equal calls and at equal seconds.
 
-Every method draws an ensemble for the same held-out cases. Two budgets are compared. *Calls*: passes through the network and
-the operator (with the decoder), forward and back, per member. *Seconds*: wall time of a case. The steps of a method are
-set so that a short probe on the first case predicts the budget; what it then took is in the table. Defaults otherwise.
+Every method draws an ensemble for the same held-out cases. Two budgets are compared. *Calls*: passes through the
+network and the operator (with the decoder), forward and back, per member. *Seconds*: wall time of a case. The steps of
+a method are those that two short runs predict for the budget; what it then took is in the table. Defaults otherwise.
 
 Each cell (method, budget, case) runs in a process of its own, so that its peak memory is its own, and writes one JSON
 file; a run that was stopped goes on where it was. Total variation is the problem's own baseline.

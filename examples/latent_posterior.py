@@ -80,7 +80,7 @@ def draw(
     from matplotlib.figure import Figure
 
     columns = {"exact": (exact.mean[0], exact.variance[0].sqrt()), **means}
-    figure = Figure(figsize=(1.9 * (len(columns) + 1), 3.4), layout="constrained")
+    figure = Figure(figsize=(1.9 * (len(columns) + 1), 3.4), dpi=150, layout="constrained")
     axes = figure.subplots(2, len(columns) + 1, squeeze=False)
     low, high, wide = float(truth.min()), float(truth.max()), float(exact.variance.max() ** 0.5) * 1.5
     axes[0, 0].imshow(truth.numpy(), vmin=low, vmax=high)

@@ -163,7 +163,7 @@ def _two_loops(g: Tensor, pairs: list[tuple[Tensor, Tensor, Tensor]], first: Ten
         alpha = torch.where(good, (s * q).flatten(1).sum(1) / torch.where(good, sy, 1.0), 0.0)
         q = q - row(alpha, g) * y
         alphas.append(alpha)
-    for s, y, sy in pairs:  # the latest good pair gives the scale
+    for _, y, sy in pairs:  # the latest good pair gives the scale
         yy = y.flatten(1).square().sum(1)
         scale = torch.where(sy > 0, sy / yy.clamp(min=torch.finfo(g.dtype).tiny), scale)
     q = row(scale, g) * q

@@ -1,14 +1,13 @@
 r"""Diffusion posterior sampling through a decoder (latent DPS).
 
 The field that a noisy code stands for is :math:`G(D)`, :math:`D = E[u_0 | u]`, and the likelihood of the noisy code is
-taken as that of this one field. The formulas are those of `scidiff.posterior.dps` with
-:math:`\mathrm{decode} = G`: one pass back through decoder and denoiser per step.
+taken as that of this one field. The formulas are those of `scidiff.posterior.dps` with :math:`\mathrm{decode} = G`: one
+pass back through decoder and denoiser per step.
 
 ``form="published"`` (the default) is a DDPM step and a kick of fixed length along the gradient of the residual's norm
 (`DPS`), the baseline that PSLD and ReSample are compared with in their papers; ``form="annealed"`` is a posterior
-denoiser, the likelihood widened by one number per row (`AnnealedDPS`), for a tenth of the steps. Both are heuristics: neither knows
-how uncertain :math:`D` is along the data, which is what `MMPS` adds and `LatentDAPS` draws from.
-"""
+denoiser, the likelihood widened by one number per row (`AnnealedDPS`), for a tenth of the steps. Both are heuristics:
+neither knows how uncertain :math:`D` is along the data, which is what `MMPS` adds and `LatentDAPS` draws from."""
 
 from __future__ import annotations
 

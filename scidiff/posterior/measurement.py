@@ -191,7 +191,7 @@ class Measurement:
 
         def tangent(w: Tensor) -> Tensor:
             with torch.no_grad():
-                _, t = torch.func.jvp(self.prior.decode, (m,), (w,))
+                t = torch.func.jvp(self.prior.decode, (m,), (w,))[1]
                 return beside([weigh(p, p.operator(t), z) for p, z in zip(parts, weights, strict=True)])
 
         return tangent

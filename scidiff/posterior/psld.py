@@ -5,15 +5,14 @@ put into their field. With :math:`x = G(D)`, the whitened residual r of x, and t
 
 .. math:: x_g = x + \tilde A^+ r, \qquad e = D - E(x_g).
 
-:math:`A^T y + (I - A^T A) x` of the paper is :math:`x_g` where :math:`A A^T = I`. Here A is any operator with a gradient,
-linearised at x where it is not linear, and
+:math:`A^T y + (I - A^T A) x` of the paper is :math:`x_g` where :math:`A A^T = I`. Here A is any operator with a
+gradient, linearised at x where it is not linear, and
 
 .. math:: \tilde A^+ r = \tilde A^T (\tilde A \tilde A^T + s^{-2})^{-1} r,
 
 by conjugate gradients, with the variance :math:`s^2` of decoded white codes about the decoded zero: the pseudo-inverse
-where the noise is small beside the field, and no amplified noise where it is not. The projector
-:math:`\tilde A^+\tilde A` is symmetric, so the gradient through :math:`x_g` costs one more solve, and no
-differentiation of the solver.
+where the noise is small beside the field, and no amplified noise where it is not. The projector :math:`\tilde A^+\tilde
+A` is symmetric, so the gradient through :math:`x_g` costs one more solve, and no differentiation of the solver.
 
 ``form="published"``: a DDPM step and the kick :math:`\nabla_u(\|r\|/c + \gamma\|e\|)` in the length and units of
 `scidiff.posterior.dps`.
@@ -26,8 +25,7 @@ differentiation of the solver.
 with :math:`\tau` of `AnnealedDPS` and e weighed by the variance of white codes given noisy ones.
 
 **A heuristic.** On a linear autoencoder e is the residual again, seen through :math:`A^+`: gluing tells nothing new and
-counts the data a second time. What it is good for are decoders for which many codes make nearly the same field.
-"""
+counts the data a second time. What it is good for are decoders for which many codes make nearly the same field."""
 
 from __future__ import annotations
 

@@ -5,22 +5,22 @@ data, :math:`\hat z(y)`, and the result is carried back to the noise level b of 
 
 **Resampling in one notation.** The paper multiplies two Gaussians: :math:`N(\hat z(y), b^2)`, the consistent code with
 noise of the level, and :math:`N(z', s^2)` around the state :math:`z'` of the unconditional step. With levels
-:math:`\sigma` instead of :math:`\bar\alpha` its variance :math:`\gamma\frac{1-\bar\alpha_b}{1-\bar\alpha_a}
-(1 - \bar\alpha_a/\bar\alpha_b)` is, exactly, :math:`s^2 = \gamma\,b^2 t` with :math:`t = 1 - b^2/a^2`: :math:`\gamma`
-times the variance of a DDPM step. So
+:math:`\sigma` instead of :math:`\bar\alpha` its variance :math:`\gamma\frac{1-\bar\alpha_b}{1-\bar\alpha_a} (1 -
+\bar\alpha_a/\bar\alpha_b)` is, exactly, :math:`s^2 = \gamma\,b^2 t` with :math:`t = 1 - b^2/a^2`: :math:`\gamma` times
+the variance of a DDPM step. So
 
 .. math:: z_b = (1 - w)\,z' + w\,\hat z(y) + \sqrt{w}\,b\,\epsilon, \qquad w = \frac{\gamma t}{1 + \gamma t},
 
 for any levels. If :math:`z' = \hat z + b e` the result has noise of variance :math:`b^2(1 - w + w^2)` and not
 :math:`b^2`: up to a quarter is missing, and the denoiser is asked at a level that the state does not have. The Tweedie
-estimate :math:`\hat z = z - \sigma\,\hat\epsilon` is ``prior.denoise`` here; the authors' code has
-:math:`1 - \bar\alpha` where its root belongs.
+estimate :math:`\hat z = z - \sigma\,\hat\epsilon` is ``prior.denoise`` here; the authors' code has :math:`1 -
+\bar\alpha` where its root belongs.
 
-``form="published"``: DDIM steps with kicks of DPS; in the last two thirds of the run, every tenth step, a few DDIM steps
-ahead (time travel) for a better :math:`\hat z`, then consistency, in the middle third of the *field*
-(:math:`\hat z(y) = E(x)`; the decoder takes no part) and in the last third of the *code*, and resampling. Consistency ends
-at the noise level, :math:`\chi^2 = 1`, where the authors go on to a mean square of 1e-6 or the largest number of
-iterations. Its :math:`\hat z(y)` is one point, so that the ensemble is no posterior.
+``form="published"``: DDIM steps with kicks of DPS; in the last two thirds of the run, every tenth step, a few DDIM
+steps ahead (time travel) for a better :math:`\hat z`, then consistency, in the middle third of the *field* (:math:`\hat
+z(y) = E(x)`; the decoder takes no part) and in the last third of the *code*, and resampling. Consistency ends at the
+noise level, :math:`\chi^2 = 1`, where the authors go on to a mean square of 1e-6 or the largest number of iterations.
+Its :math:`\hat z(y)` is one point, so that the ensemble is no posterior.
 
 ``form="derived"`` (the default): what the resampled state must be for the next denoiser call to make sense is
 :math:`z_b = z_0 + b\,\epsilon` with a draw :math:`z_0` of :math:`p(z_0 | z_a, y)`. Consistency is made a draw by
@@ -32,8 +32,8 @@ randomising what is optimised: with :math:`c \sim N(m, C)`, the law of the clean
 at every step, with all noise fresh (:math:`w = 1`), without kicks and time travel, which would use data or steps twice.
 **Exact for Gaussian codes and linear decoders**; elsewhere the draw of a linearised decoder ("randomise, then
 optimise"). A draw misfits the data as the truth does, :math:`\chi^2 = 1` on average: hard consistency at the noise
-level is a property, not a stopping rule. Where decoder and operator are linear the method is that of `LatentDAPS`; where
-they are not, a few Gauss-Newton steps take the place of a Markov chain.
+level is a property, not a stopping rule. Where decoder and operator are linear the method is that of `LatentDAPS`;
+where they are not, a few Gauss-Newton steps take the place of a Markov chain.
 
 ``width="exact"`` takes :math:`C = a^2 J` (products with the Jacobian of the denoiser, cheap beside a large decoder),
 ``width="white"`` :math:`C = a^2/(1 + a^2)`, which is exact for independent codes of unit variance.
