@@ -7,7 +7,8 @@ pass back through decoder and denoiser per step.
 ``form="published"`` (the default) is a DDPM step and a kick of fixed length along the gradient of the residual's norm
 (`DPS`), the baseline that PSLD and ReSample are compared with in their papers; ``form="annealed"`` is a posterior
 denoiser, the likelihood widened by one number per row (`AnnealedDPS`), for a tenth of the steps. Both are heuristics:
-neither knows how uncertain :math:`D` is along the data, which is what `MMPS` adds and `LatentDAPS` draws from."""
+neither knows how uncertain :math:`D` is along the data, which is what `MMPS` adds and `LatentDAPS` draws from.
+"""
 
 from __future__ import annotations
 

@@ -69,7 +69,8 @@ def randomised(run: Run, c: Tensor, C: Product, x: Tensor, newton: int, iteratio
     .. math:: \arg\min_u\; \|r(u) + n\|^2 + (u - c)^\top C^{-1} (u - c)
 
     by Gauss-Newton steps :math:`u = c + C\tilde A^T v`, linearised at x,
-    :math:`(I + \tilde A C\tilde A^T) v = r(x) + n + \tilde A(x - c)`; for linear measurements that is `perturb_and_solve`. Steps that would raise it are halved.
+    :math:`(I + \tilde A C\tilde A^T) v = r(x) + n + \tilde A(x - c)`; for linear measurements
+    that is `perturb_and_solve`. Steps that would raise it are halved.
 
     Arguments:
         run: Rows at hand.

@@ -25,7 +25,8 @@ A` is symmetric, so the gradient through :math:`x_g` costs one more solve, and n
 with :math:`\tau` of `AnnealedDPS` and e weighed by the variance of white codes given noisy ones.
 
 **A heuristic.** On a linear autoencoder e is the residual again, seen through :math:`A^+`: gluing tells nothing new and
-counts the data a second time. What it is good for are decoders for which many codes make nearly the same field."""
+counts the data a second time. What it is good for are decoders for which many codes make nearly the same field.
+"""
 
 from __future__ import annotations
 
