@@ -15,6 +15,7 @@ _EXPORTS = {
     "datasets": "scidiff.datasets",
     "errors": "scidiff.errors",
     "fields": "scidiff.fields",
+    "forecast": "scidiff.forecast",
     "inference": "scidiff.inference",
     "linalg": "scidiff.linalg",
     "metrics": "scidiff.metrics",
