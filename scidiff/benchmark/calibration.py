@@ -43,7 +43,16 @@ from scidiff.rng import explicit
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Calibration", "Simulate", "calibrate", "exact_draws", "from_prior"]
+__all__ = [
+    "Calibration",
+    "Simulate",
+    "calibrate",
+    "exact_draws",
+    "from_prior",
+    "rank_of",
+    "reference_point",
+    "state_of",
+]
 
 Simulate = Callable[[int, Generator], tuple[Posterior, Tensor]]
 r"""``simulate(n, generator)``: a posterior of n observations and the n truths behind them, (n, \*X)."""
@@ -174,36 +183,36 @@ def calibrate(
                 f"the sampler returned {tuple(samples.shape)}, expected (members, observations, field) = "
                 f"{(members, *truth.shape)}."
             )
-        reference, knows = _reference(posterior, generator)
+        reference, knows = reference_point(posterior, generator)
         informed = informed and knows
         both = torch.cat([truth[None], samples])
-        states = torch.stack([_state(posterior, x) for x in both])  # (1 + M, B, d)
+        states = torch.stack([state_of(posterior, x) for x in both])  # (1 + M, B, d)
         if directions is None:
             directions = torch.randn(states.shape[-1], projections, generator=generator).to(states)
         likelihood = torch.stack([sum(part.log_prob(x) for part in posterior.likelihoods) for x in both])  # type: ignore[misc]
         numbers = [likelihood, states.mean(-1), states.square().mean(-1)]
         numbers += list((states @ directions / states.shape[-1] ** 0.5).unbind(-1))
-        numbers.append((states - _state(posterior, reference)).norm(dim=-1))
-        ranks.append(torch.stack([_rank(q, generator) for q in numbers], dim=-1))
+        numbers.append((states - state_of(posterior, reference)).norm(dim=-1))
+        ranks.append(torch.stack([rank_of(q, generator) for q in numbers], dim=-1))
         done += n
         progress(done, simulations)
     names = ("log likelihood", "mean", "energy", *(f"projection {i + 1}" for i in range(projections)), "distance")
     return Calibration(names, torch.cat(ranks), members, informed)
 
 
-def _state(posterior: Posterior, x: Tensor) -> Tensor:
+def state_of(posterior: Posterior, x: Tensor) -> Tensor:
     """What is compared, (B, d) real."""
     return (posterior.prior.encode(x) if posterior.prior.affine else real_view(x)).flatten(1)
 
 
-def _rank(q: Tensor, generator: Generator) -> Tensor:
+def rank_of(q: Tensor, generator: Generator) -> Tensor:
     """Rank of the first row among the others (1 + M, B) -> (B,), ties at random."""
     below, equal = (q[1:] < q[0]).sum(0), (q[1:] == q[0]).sum(0)
     chance = torch.rand(below.shape, generator=generator).to(q.device)
     return (below + (chance * (equal + 1)).long().clamp(max=equal)).cpu()
 
 
-def _reference(posterior: Posterior, generator: Generator) -> tuple[Tensor, bool]:
+def reference_point(posterior: Posterior, generator: Generator) -> tuple[Tensor, bool]:
     r"""A field per observation that knows the data (True), or a random one (False): (B, \*X)."""
     assert posterior.shape is not None
     u = torch.randn(posterior.batch, *posterior.shape, generator=generator).to(posterior.device, posterior.dtype)
