@@ -118,3 +118,17 @@ def test_p_values_are_uniform_under_the_null():
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_paired_intervals_and_ranks_by_hand():
+    from scidiff.benchmark.statistics import against_best, mean_ranks, paired_interval
+
+    a, b = [3.0, 13.0, 103.0, 1003.0], [1.0, 12.0, 100.0, 1001.0]
+    mean, low, high = paired_interval(a, b)
+    assert mean == 2.0 and 1.0 <= low < 2.0 < high <= 3.0  # cases differ a thousandfold, pairs by 1 to 3
+    assert np.isnan(paired_interval([1.0], [0.0])[1])
+    values = torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, np.nan], [2.0, 2.0, 1.0]], dtype=F64)
+    assert mean_ranks(values).tolist() == pytest.approx([(1 + 1 + 2.5) / 3, (2 + 2 + 2.5) / 3, (3 + 3 + 1) / 3])
+    better = torch.arange(8, dtype=F64)[:, None] + torch.tensor([0.0, 1.0, 0.5], dtype=F64)
+    assert against_best(better) == pytest.approx([1.0, 2 / 256, 2 / 256])  # the sign test of 8 pairs, times two
+    assert np.isnan(against_best(better[:5])[1])
