@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,6 +38,9 @@ def benchmark(
     tune_cases: Annotated[int, typer.Option(min=1, help="Cases of each trial.")] = 2,
     out: Annotated[Path, typer.Option(help="Folder of the results and of one folder per cell.")] = FOLDER,
     workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each when more than one.")] = 1,
+    scheduler: Annotated[
+        str | None, typer.Option(help="tcp://host:8786 of a Dask scheduler, or local for one with --workers processes.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Keep the cells that --out holds.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="With --resume: compute failed cells again.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard what --out holds.")] = False,
@@ -75,6 +78,11 @@ def benchmark(
     except ValueError as error:
         raise ConfigError(str(error)) from error
     stop_politely()
+    engine: Any = workers
+    if scheduler is not None:
+        from scidiff.benchmark.cluster import dask
+
+        engine = dask(None if scheduler == "local" else scheduler, workers)
     data = run(
         problems,
         chosen,
@@ -86,7 +94,7 @@ def benchmark(
         resume=resume,
         overwrite=overwrite,
         retry=retry,
-        engine=workers,
+        engine=engine,
         tell=say,
     )
     if json:
