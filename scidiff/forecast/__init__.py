@@ -11,10 +11,14 @@ from scidiff.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from scidiff.forecast.base import Forecaster
+    from scidiff.forecast.grid import Grid
+    from scidiff.forecast.state import StateSpec
 
-__all__ = ["Forecaster"]
+__all__ = ["Forecaster", "Grid", "StateSpec"]
 
 _EXPORTS = {
     "Forecaster": "scidiff.forecast.base",
+    "Grid": "scidiff.forecast.grid",
+    "StateSpec": "scidiff.forecast.state",
 }
 __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
