@@ -7,14 +7,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from scidiff.lazy import lazy_exports
+from scidiff.lazy import callable_package, lazy_exports
 
 if TYPE_CHECKING:
     from scidiff.forecast.base import Forecaster
+    from scidiff.forecast.corrections import Conserve, Positive, Prescribe, StepContext
+    from scidiff.forecast.grid import Grid
+    from scidiff.forecast.rollout import forecast
+    from scidiff.forecast.state import StateSpec
 
-__all__ = ["Forecaster"]
+__all__ = ["Conserve", "Forecaster", "Grid", "Positive", "Prescribe", "StateSpec", "StepContext", "forecast"]
 
 _EXPORTS = {
+    "Conserve": "scidiff.forecast.corrections",
     "Forecaster": "scidiff.forecast.base",
+    "Grid": "scidiff.forecast.grid",
+    "Positive": "scidiff.forecast.corrections",
+    "Prescribe": "scidiff.forecast.corrections",
+    "StateSpec": "scidiff.forecast.state",
+    "StepContext": "scidiff.forecast.corrections",
+    "forecast": "scidiff.forecast.rollout",
 }
 __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
+callable_package(__name__, "scidiff.forecast.rollout:forecast")
