@@ -10,6 +10,9 @@ of a real series, whether it is for ``train``, ``validation`` or ``test``; `part
 name                 fields
 ==================== ============================================================================================
 stochastic-transport a carried, decaying, randomly stirred field with an exact predictive law
+spring-mesh          a damped sheet of masses and springs, by the rules of a published benchmark
+kolmogorov           vorticity of forced two-dimensional turbulence
+lorenz96             a chaotic ring of weather
 ==================== ============================================================================================
 """
 
@@ -30,6 +33,9 @@ __all__ = ["TRAJECTORIES", "part_of", "split_counts", "trajectories", "trajector
 
 TRAJECTORIES = {
     "stochastic-transport": "scidiff.datasets.stochastic_transport:simulate",
+    "spring-mesh": "scidiff.datasets.spring_mesh:simulate",
+    "kolmogorov": "scidiff.datasets.chaotic_flows:simulate_kolmogorov",
+    "lorenz96": "scidiff.datasets.chaotic_flows:simulate_lorenz96",
 }
 """Name -> function that makes the Dataset."""
 

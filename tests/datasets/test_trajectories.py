@@ -13,8 +13,21 @@ from scidiff.errors import InputError
 SMALL = {"grid": (4, 6), "times": 5, "train": 3, "validation": 1, "test": 2, "seed": 3}
 
 
-def test_the_attributes_make_the_dataset_again() -> None:
-    data = trajectories("stochastic-transport", drag=0.1, **SMALL)
+COUNTS = {"times": 3, "train": 2, "validation": 1, "test": 1, "seed": 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("stochastic-transport", {**SMALL, "drag": 0.1}),
+        ("spring-mesh", {**COUNTS, "grid": (3, 4), "radius": (0.1, 0.2)}),
+        ("kolmogorov", {**COUNTS, "grid": (16, 20), "start": 0.5, "dt": 1 / 32, "forcing": 2}),
+        ("lorenz96", {**COUNTS, "size": 6, "burn_in": 0.2, "noise": 0.1}),
+    ],
+)
+def test_the_attributes_make_the_dataset_again(name: str, options: dict) -> None:
+    data = trajectories(name, **options)
+    assert all("units" in array.attrs for array in data.data_vars.values())
     options = {k: v for k, v in data.attrs.items() if k != "simulator"}
     xr.testing.assert_identical(trajectories(data.attrs["simulator"], **options), data)
 
