@@ -10,13 +10,39 @@ from typing import TYPE_CHECKING
 from scidiff.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from scidiff.forecast.analogues import Analogues
+    from scidiff.forecast.autoregression import LinearInverseModel
     from scidiff.forecast.base import Forecaster
+    from scidiff.forecast.climatology import Climatology
     from scidiff.forecast.exact import ExactForecaster
+    from scidiff.forecast.grid import Grid
+    from scidiff.forecast.optical_flow import OpticalFlow
+    from scidiff.forecast.persistence import DampedPersistence, Persistence
+    from scidiff.forecast.state import StateSpec
 
-__all__ = ["ExactForecaster", "Forecaster"]
+__all__ = [
+    "Analogues",
+    "Climatology",
+    "DampedPersistence",
+    "ExactForecaster",
+    "Forecaster",
+    "Grid",
+    "LinearInverseModel",
+    "OpticalFlow",
+    "Persistence",
+    "StateSpec",
+]
 
 _EXPORTS = {
+    "Analogues": "scidiff.forecast.analogues",
+    "Climatology": "scidiff.forecast.climatology",
+    "DampedPersistence": "scidiff.forecast.persistence",
     "ExactForecaster": "scidiff.forecast.exact",
     "Forecaster": "scidiff.forecast.base",
+    "Grid": "scidiff.forecast.grid",
+    "LinearInverseModel": "scidiff.forecast.autoregression",
+    "OpticalFlow": "scidiff.forecast.optical_flow",
+    "Persistence": "scidiff.forecast.persistence",
+    "StateSpec": "scidiff.forecast.state",
 }
 __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
