@@ -38,7 +38,7 @@ def series(
         variables, units: As in `read_series`.
         validation, test: First and last date of the stretches kept apart; without both, all is for training.
         departures: Subtract the seasonal cycle of the training times.
-        season: Add the time of year as ``season_cos`` and ``season_sin``, for use as forcings.
+        season: Add the time of year as ``annual_cos`` and ``annual_sin``, for use as forcings.
     """
     data = split_times(read_series(file, variables, units), validation, test)
     data = anomalies(data) if departures else data

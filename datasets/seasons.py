@@ -2,7 +2,7 @@ r"""The seasonal cycle of a series, departures from it, and the time of year as 
 
 For daily data the cycle at every point is a mean and a few harmonics of the year,
 
-.. math:: c(d) = a_0 + \sum_{k=1}^{K} a_k \cos(2 \pi k d / 365.25) + b_k \sin(2 \pi k d / 365.25),
+.. math:: c(d) = a_0 + \sum_{k=1}^{K} a_k \cos(2 \pi k d / 365.2425) + b_k \sin(2 \pi k d / 365.2425),
 
 fitted by least squares (smoother than the mean of each day of the year, whose errors would be counted as skill or lack
 of it); for monthly data it is the mean of each month. Only training times may be used: the years kept for test must not
@@ -18,7 +18,7 @@ from scidiff.errors import InputError
 
 __all__ = ["anomalies", "seasonal_cycle", "with_season"]
 
-YEAR = 365.25
+YEAR = 365.2425
 
 
 def _day(time: xr.DataArray) -> np.ndarray:
@@ -94,7 +94,7 @@ def anomalies(data: xr.Dataset, cycle: xr.Dataset | None = None, harmonics: int 
 
 
 def with_season(data: xr.Dataset) -> xr.Dataset:
-    r"""Adds ``season_cos`` and ``season_sin``, of the angle :math:`2 \pi d / 365.25`, at every time and point.
+    r"""Adds ``annual_cos`` and ``annual_sin``, of the angle :math:`2 \pi d / 365.2425`, at every time and point.
 
     As forcings they tell a forecaster the time of year.
     """
@@ -103,7 +103,7 @@ def with_season(data: xr.Dataset) -> xr.Dataset:
     dims = [d for d in first.dims if d not in ("trajectory", "level")]
     like = xr.zeros_like(first.isel({d: 0 for d in first.dims if d not in dims}, drop=True).astype(np.float32))
     found = data.copy()
-    for name, values in (("season_cos", np.cos(angle)), ("season_sin", np.sin(angle))):
+    for name, values in (("annual_cos", np.cos(angle)), ("annual_sin", np.sin(angle))):
         found[name] = (xr.zeros_like(like.fillna(0)) + xr.DataArray(values.astype(np.float32), dims="time")).transpose(
             *dims
         )

@@ -52,7 +52,7 @@ class Climatology(Forecaster):
         self.register_buffer("phases", None if phases is None else phases[:starts])
 
     @classmethod
-    def fit(cls, data: xr.Dataset, spec: StateSpec, horizon: int, share: float = 61 / 365.25) -> Climatology:
+    def fit(cls, data: xr.Dataset, spec: StateSpec, horizon: int, share: float = 61 / 365.2425) -> Climatology:
         """From the training part of a Dataset; its forcings, if any, are the phases.
 
         Arguments:

@@ -130,9 +130,9 @@ def test_monthly_cycle_is_the_mean_of_each_month() -> None:
 
 def test_time_of_year_is_a_place_on_a_circle() -> None:
     data = with_season(daily(1))
-    assert data.season_cos.dims == ("time", "latitude", "longitude")
-    np.testing.assert_allclose(data.season_cos**2 + data.season_sin**2, 1, atol=1e-6)
-    assert float(data.season_cos[0, 0, 0]) == 1.0 and float(data.season_sin[91, 0, 0]) > 0.99
+    assert data.annual_cos.dims == ("time", "latitude", "longitude")
+    np.testing.assert_allclose(data.annual_cos**2 + data.annual_sin**2, 1, atol=1e-6)
+    assert float(data.annual_cos[0, 0, 0]) == 1.0 and float(data.annual_sin[91, 0, 0]) > 0.99
 
 
 def test_oisst_boxes_become_trajectories(tmp_path: Path) -> None:

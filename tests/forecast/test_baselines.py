@@ -236,7 +236,7 @@ def test_fit_on_datasets() -> None:
     coords = {"time": time, "lat": [0.0, 30, 60, 75], "lon": [0.0, 1, 2, 3, 4]}
     series = xr.Dataset({"t": (("time", "lat", "lon"), values, {"units": "K"})}, coords)
     series = part_of(with_season(split_times(series, None, ("2002-12", "2002-12"))), "train")
-    spec = StateSpec.fit(series, "t", ["season_cos", "season_sin"], mask="missing")
+    spec = StateSpec.fit(series, "t", ["annual_cos", "annual_sin"], mask="missing")
     state, forcing = spec.to_tensor(series), spec.forcing_tensor(series)
     for kind in (Persistence, DampedPersistence, Climatology, Analogues, LinearInverseModel):
         model = kind.fit(series, spec, 2)
