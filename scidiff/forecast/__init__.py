@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from scidiff.lazy import callable_package, lazy_exports
 
 if TYPE_CHECKING:
+    from scidiff.forecast.analogues import Analogues
+    from scidiff.forecast.autoregression import LinearInverseModel
     from scidiff.forecast.base import Forecaster
     from scidiff.forecast.corrections import Conserve, Positive, Prescribe, StepContext
     from scidiff.forecast.grid import Grid
@@ -24,6 +26,29 @@ _EXPORTS = {
     "Grid": "scidiff.forecast.grid",
     "Positive": "scidiff.forecast.corrections",
     "Prescribe": "scidiff.forecast.corrections",
+    from scidiff.forecast.climatology import Climatology
+    from scidiff.forecast.exact import ExactForecaster
+    from scidiff.forecast.optical_flow import OpticalFlow
+    from scidiff.forecast.persistence import DampedPersistence, Persistence
+__all__ = [
+    "Analogues",
+    "Climatology",
+    "DampedPersistence",
+    "ExactForecaster",
+    "Forecaster",
+    "Grid",
+    "LinearInverseModel",
+    "OpticalFlow",
+    "Persistence",
+    "StateSpec",
+]
+    "Analogues": "scidiff.forecast.analogues",
+    "Climatology": "scidiff.forecast.climatology",
+    "DampedPersistence": "scidiff.forecast.persistence",
+    "ExactForecaster": "scidiff.forecast.exact",
+    "LinearInverseModel": "scidiff.forecast.autoregression",
+    "OpticalFlow": "scidiff.forecast.optical_flow",
+    "Persistence": "scidiff.forecast.persistence",
     "StateSpec": "scidiff.forecast.state",
     "StepContext": "scidiff.forecast.corrections",
     "forecast": "scidiff.forecast.rollout",
