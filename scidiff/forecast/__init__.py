@@ -13,26 +13,19 @@ if TYPE_CHECKING:
     from scidiff.forecast.analogues import Analogues
     from scidiff.forecast.autoregression import LinearInverseModel
     from scidiff.forecast.base import Forecaster
+    from scidiff.forecast.climatology import Climatology
     from scidiff.forecast.corrections import Conserve, Positive, Prescribe, StepContext
+    from scidiff.forecast.exact import ExactForecaster
     from scidiff.forecast.grid import Grid
+    from scidiff.forecast.optical_flow import OpticalFlow
+    from scidiff.forecast.persistence import DampedPersistence, Persistence
     from scidiff.forecast.rollout import forecast
     from scidiff.forecast.state import StateSpec
 
-__all__ = ["Conserve", "Forecaster", "Grid", "Positive", "Prescribe", "StateSpec", "StepContext", "forecast"]
-
-_EXPORTS = {
-    "Conserve": "scidiff.forecast.corrections",
-    "Forecaster": "scidiff.forecast.base",
-    "Grid": "scidiff.forecast.grid",
-    "Positive": "scidiff.forecast.corrections",
-    "Prescribe": "scidiff.forecast.corrections",
-    from scidiff.forecast.climatology import Climatology
-    from scidiff.forecast.exact import ExactForecaster
-    from scidiff.forecast.optical_flow import OpticalFlow
-    from scidiff.forecast.persistence import DampedPersistence, Persistence
 __all__ = [
     "Analogues",
     "Climatology",
+    "Conserve",
     "DampedPersistence",
     "ExactForecaster",
     "Forecaster",
@@ -40,15 +33,26 @@ __all__ = [
     "LinearInverseModel",
     "OpticalFlow",
     "Persistence",
+    "Positive",
+    "Prescribe",
     "StateSpec",
+    "StepContext",
+    "forecast",
 ]
+
+_EXPORTS = {
     "Analogues": "scidiff.forecast.analogues",
     "Climatology": "scidiff.forecast.climatology",
+    "Conserve": "scidiff.forecast.corrections",
     "DampedPersistence": "scidiff.forecast.persistence",
     "ExactForecaster": "scidiff.forecast.exact",
+    "Forecaster": "scidiff.forecast.base",
+    "Grid": "scidiff.forecast.grid",
     "LinearInverseModel": "scidiff.forecast.autoregression",
     "OpticalFlow": "scidiff.forecast.optical_flow",
     "Persistence": "scidiff.forecast.persistence",
+    "Positive": "scidiff.forecast.corrections",
+    "Prescribe": "scidiff.forecast.corrections",
     "StateSpec": "scidiff.forecast.state",
     "StepContext": "scidiff.forecast.corrections",
     "forecast": "scidiff.forecast.rollout",

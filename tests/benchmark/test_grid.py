@@ -192,3 +192,12 @@ def test_functions_must_return_members():
 
     record = run_cell(Cell(NAME, contestant(("flat", flat)), 0, 4))
     assert record["status"] == "failed" and "expected (members, 1, *field)" in record["reason"]
+
+
+def test_the_package_is_the_function():
+    import scidiff
+    from scidiff.benchmark import Tuning as same
+
+    assert same is Tuning
+    data = scidiff.benchmark([NAME], ["ddrm:steps=5"], seeds=[0], members=3)
+    assert data.sizes == {"problem": 1, "sampler": 2, "seed": 1, "tenth": 10}
