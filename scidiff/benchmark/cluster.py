@@ -38,7 +38,7 @@ def dask(scheduler: str | Any = None, workers: int = 2, threads: int = 1, retrie
 
     def run(work: Callable[[Any], dict[str, Any]], cells: Sequence[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
         with ExitStack() as held:
-            client = scheduler
+            client: Any = scheduler
             if scheduler is None:
                 cluster = distributed.LocalCluster(
                     n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None
