@@ -11,7 +11,7 @@ from scidiff.lazy import callable_package, lazy_exports
 
 if TYPE_CHECKING:
     from scidiff.benchmark.budget import Budget
-    from scidiff.benchmark.calibration import calibrate, exact_draws, from_prior
+    from scidiff.benchmark.calibration import calibrate, exact_draws, from_name, from_prior
     from scidiff.benchmark.cluster import dask
     from scidiff.benchmark.engines import processes, serial
     from scidiff.benchmark.stein import posterior_score, stein_test
@@ -23,6 +23,7 @@ __all__ = [
     "calibrate",
     "dask",
     "exact_draws",
+    "from_name",
     "from_prior",
     "posterior_score",
     "processes",
@@ -36,6 +37,7 @@ _EXPORTS = {
     "calibrate": "scidiff.benchmark.calibration",
     "dask": "scidiff.benchmark.cluster",
     "exact_draws": "scidiff.benchmark.calibration",
+    "from_name": "scidiff.benchmark.calibration",
     "from_prior": "scidiff.benchmark.calibration",
     "posterior_score": "scidiff.benchmark.stein",
     "processes": "scidiff.benchmark.engines",

@@ -48,6 +48,7 @@ __all__ = [
     "Simulate",
     "calibrate",
     "exact_draws",
+    "from_name",
     "from_prior",
     "rank_of",
     "reference_point",
@@ -127,6 +128,22 @@ def from_prior(prior: Any, operator: Operator, noise: Noise) -> Simulate:
         return Posterior(prior, Likelihood(operator, noise, y)), truth
 
     return simulate
+
+
+def from_name(name: str) -> Simulate:
+    """`from_prior` with the prior, operator and noise of a problem, see `scidiff.benchmark.questions`.
+
+    Raises:
+        ValueError: unknown problem.
+        TypeError: its prior cannot be drawn from directly, or there are several instruments.
+    """
+    from scidiff.benchmark.questions import question
+
+    posterior = question(name, 0).posterior
+    if not callable(getattr(posterior.prior, "sample", None)) or len(posterior.likelihoods) > 1:
+        raise TypeError(f"{name}: calibration draws truths with `prior.sample` and observes them with one operator.")
+    part = posterior.likelihoods[0]
+    return from_prior(posterior.prior, part.operator, part.noise)
 
 
 def exact_draws(posterior: Posterior, members: int, generator: Generator) -> Tensor:
