@@ -127,6 +127,8 @@ class GaussianPrior(Standardised):
         ValueError: if sizes differ, or the covariance is not positive semi-definite or zero.
     """
 
+    linear_denoiser = True
+
     def __init__(self, mean: Tensor, cov: Tensor | Covariance | float) -> None:
         shape = to_real(mean[None]).shape[1:]
         self.cov = as_covariance(cov, shape)
