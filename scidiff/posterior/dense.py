@@ -24,12 +24,14 @@ import math
 import torch
 from torch import Tensor
 
+from scidiff.linalg.cosine import Separable
 from scidiff.posterior.base import Run
 
 __all__ = ["MOST", "Factorised", "Scaled", "factorised", "measured_rows", "scaled"]
 
 MOST = 2048
 """Numbers up to which matrices of this size squared are made."""
+NEGLECTED = 1e-4
 
 
 def _numbers(run: Run) -> int:
@@ -54,21 +56,41 @@ def _suits(run: Run) -> bool:
 
 
 class Factorised:
-    """The exact matrix of every noise level, for a linear denoiser."""
+    r"""The exact matrix of every noise level, for a linear denoiser.
+
+    Of covariances that are diagonal in sines or cosines, G is turned into that basis once, where J is a number for each
+    wave: :math:`\sigma^2 J = \sigma^2\lambda/(\lambda + \sigma^2) \le \lambda`. Waves that all together can add no more than
+    `NEGLECTED` to the trace of a matrix that is nowhere below 1 are left out of it.
+    """
 
     def __init__(self, run: Run) -> None:
         self.run, self.G = run, measured_rows(run)
+        cov = getattr(run.posterior.prior, "state_covariance", None)
+        self.cov = cov if isinstance(cov, Separable) else None
+        if self.cov is not None:
+            self.G = self.cov.coefficients(self.G)
+            self.values = self.cov.eigenvalues.to(self.G).expand(self.G.shape[1:]).flatten()
+            most, order = (self.values * self.G.flatten(1).square().sum(0)).sort()
+            self.used = order[most.cumsum(0) > NEGLECTED].sort().values
+            self.strong = self.G.flatten(1)[:, self.used]
 
     def __call__(self, r: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         r"""v and :math:`C \tilde A^T v` of residuals r (rows, n), in their type."""
-        run, G = self.run, self.G
-        run.cost.denoiser += math.ceil(len(G) / len(r))
-        variance = float(sigma) ** 2
-        B = variance * run.posterior.prior.denoise(G, sigma.double())  # C A'
-        M = G.flatten(1) @ B.flatten(1).mT
-        M = (M + M.mT) / 2 + torch.eye(len(M), dtype=M.dtype, device=M.device)
-        v = torch.cholesky_solve(r.double().mT, torch.linalg.cholesky(M)).mT
-        return v.to(r), (v @ B.flatten(1)).reshape(len(r), *G.shape[1:]).to(r)
+        G, variance = self.G, float(sigma) ** 2
+        self.run.cost.denoiser += math.ceil(len(G) / len(r))
+        if self.cov is None:
+            B = variance * self.run.posterior.prior.denoise(G, sigma.double())  # C A'
+            v = self._solved(G.flatten(1) @ B.flatten(1).mT, r)
+            return v.to(r), (v @ B.flatten(1)).reshape(len(r), *G.shape[1:]).to(r)
+        C = variance * self.values / (self.values + variance)
+        half = self.strong * C[self.used].sqrt()
+        v = self._solved(half @ half.mT, r)
+        return v.to(r), self.cov.field(((v @ G.flatten(1)) * C).reshape(len(r), *G.shape[1:])).to(r)
+
+    @staticmethod
+    def _solved(ACA: Tensor, r: Tensor) -> Tensor:
+        M = (ACA + ACA.mT) / 2 + torch.eye(len(ACA), dtype=ACA.dtype, device=ACA.device)
+        return torch.cholesky_solve(r.double().mT, torch.linalg.cholesky(M)).mT
 
 
 class Scaled:

@@ -139,6 +139,11 @@ class GaussianPrior(Standardised):
         return f"GaussianPrior(shape={self.field_shape}, cov={self.cov})"
 
     @property
+    def state_covariance(self) -> Covariance:
+        r""":math:`K = C / c^2`, that of the state."""
+        return self._unit
+
+    @property
     def covariance(self) -> Tensor:
         """The matrix :math:`C` of the flattened field (real numbers in the order of the state), (d, d)."""
         return self.cov.dense().to(self.mean.device, self.dtype)
