@@ -20,9 +20,11 @@ import math
 import os
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from scidiff.errors import InputError
 from scidiff.operators.mask import Mask
 from scidiff.operators.pde import Darcy
 from scidiff.priors import GaussianPrior, Kriging, TransformedPrior
@@ -99,6 +101,16 @@ class DarcyInverse(Elliptic):
     def measurement(self, observation: xr.Dataset) -> Tensor:
         found = super().measurement(observation)
         return found if self.state == "pair" else found[:, None]  # a mask keeps the channel
+
+    def complete(self, observation: xr.Dataset, what: str) -> xr.Dataset:
+        found = super().complete(observation, what)
+        values = found[self.measured].values
+        if self.seen == "a" and bool((values <= 0).any()):
+            raise InputError(
+                f"{what}: a permeability must be positive, but '{self.measured}' has {int((values <= 0).sum())} values "
+                f"that are not, the least {np.nanmin(values):.4g}; write NaN where nothing was observed."
+            )
+        return found
 
     def residual(self, pair: Tensor) -> Tensor:
         """As for all; a permeability below half of ``low``, as a network may guess from noise, counts as that."""
