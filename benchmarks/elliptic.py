@@ -89,11 +89,12 @@ def cell(problem, make: str, sampler, index: int, members: int) -> dict:
     asked = problem.both(fields)["au".index(problem.asked)].flatten(1)
     covered = float("nan")
     if "gap" in scores:
-        draws = problem.exact(case.observation).sample(DRAWS, torch.Generator().manual_seed(1))[:, None]
-        draws = (problem.solver(draws[:, 0]) if problem.asked == "u" else draws).flatten(1)
         exact = problem.exact(case.observation)
-        mean = (problem.solver(exact.mean[None]) if problem.asked == "u" else exact.mean).flatten()
-        std = draws.std(0) if problem.asked == "u" else exact.variance.flatten().sqrt()
+        if problem.asked == "u":
+            draws = problem.solver(exact.sample(DRAWS, torch.Generator().manual_seed(1)))
+            mean, std = problem.solver(exact.mean[None]).flatten(), draws.flatten(1).std(0)
+        else:
+            mean, std = exact.mean.flatten(), exact.variance.flatten().sqrt()
         covered = float(((asked - mean).abs() <= 1.6448536 * std).double().mean())
     return {"scores": scores, "covered": covered, "calls": calls, "seconds": seconds, "label": label}
 

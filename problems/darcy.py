@@ -119,10 +119,10 @@ class DarcyInverse(Elliptic):
     def baselines(self, observation: xr.Dataset) -> dict[str, xr.DataArray]:
         """What has no ensemble: kriging or the most probable field, and the homogeneous medium that fits best.
 
-        ``kriging`` (of `DarcyForward`, which shows the permeability): mean of the Gaussian field g given the side of its
-        step, or the value, at the points, by systems of n equations; then the equation once. ``most_probable`` (of
-        `DarcyInverse`): the most probable field under the smooth prior, by 60 steps of L-BFGS through the solver, as
-        in variational data assimilation. ``homogeneous``: the pressure is inversely proportional to a constant
+        ``kriging`` (of `DarcyForward`, which shows the permeability): mean of the Gaussian field g given the side of
+        its step, or the value, at the points, by systems of n equations; then the equation once. ``most_probable``
+        (of `DarcyInverse`): the most probable field under the smooth prior, by 60 steps of L-BFGS through the solver,
+        as in variational data assimilation. ``homogeneous``: the pressure is inversely proportional to a constant
         permeability, so the fit is one division.
         """
         one = torch.ones(1, 1, *self.grid, dtype=torch.float64)

@@ -244,9 +244,9 @@ def _losses(records: list[dict[str, Any]]) -> list[str]:
         return []
     first, why = next(iter(gone.items()))
     return [
-        f"{len(gone)} of {len(records)} members were dropped because the forward model failed, and the result holds the "
-        f"others: {', '.join(map(str, gone))} (member {first}: {why}). If failing depends on the field, what is left is "
-        "not the whole posterior."
+        f"{len(gone)} of {len(records)} members were dropped because the forward model failed, and the result holds "
+        f"the others: {', '.join(map(str, gone))} (member {first}: {why}). If failing depends on the field, what is "
+        "left is not the whole posterior."
     ]
 
 

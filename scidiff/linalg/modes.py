@@ -54,11 +54,11 @@ class SineUnits:
         return u
 
     def decode(self, u: Tensor) -> Tensor:
-        r"""x from u, (B, C, \*grid)."""
+        r"""X from u, (B, C, \*grid)."""
         return self._turn(self._turn(self._checked(u), False) * self.deviations.to(u), True)
 
     def encode(self, x: Tensor) -> Tensor:
-        r"""u from x, (B, C, \*grid)."""
+        r"""U from x, (B, C, \*grid)."""
         return self._turn(self._turn(self._checked(x), False) / self.deviations.to(x), True)
 
 

@@ -58,9 +58,9 @@ def _suits(run: Run) -> bool:
 class Factorised:
     r"""The exact matrix of every noise level, for a linear denoiser.
 
-    Of covariances that are diagonal in sines or cosines, G is turned into that basis once, where J is a number for each
-    wave: :math:`\sigma^2 J = \sigma^2\lambda/(\lambda + \sigma^2) \le \lambda`. Waves that all together can add no more than
-    `NEGLECTED` to the trace of a matrix that is nowhere below 1 are left out of it.
+    Of covariances that are diagonal in sines or cosines, G is turned into that basis once, where J is a number for
+    each wave: :math:`\sigma^2 J = \sigma^2\lambda/(\lambda + \sigma^2) \le \lambda`. Waves that all together can add
+    no more than `NEGLECTED` to the trace of a matrix that is nowhere below 1 are left out of it.
     """
 
     def __init__(self, run: Run) -> None:
@@ -75,7 +75,7 @@ class Factorised:
             self.strong = self.G.flatten(1)[:, self.used]
 
     def __call__(self, r: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        r"""v and :math:`C \tilde A^T v` of residuals r (rows, n), in their type."""
+        r"""V and :math:`C \tilde A^T v` of residuals r (rows, n), in their type."""
         G, variance = self.G, float(sigma) ** 2
         self.run.cost.denoiser += math.ceil(len(G) / len(r))
         if self.cov is None:

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scidiff.nn.conditioned import Conditioned
 from scidiff.linalg.modes import SineUnits
+from scidiff.nn.conditioned import Conditioned
 from scidiff.transforms import Transform
 
 __all__ = ["DiffusionPrior", "Network", "precondition", "precondition_all"]
@@ -63,8 +63,8 @@ class DiffusionPrior:
         autocast: Compute type of the network, for example ``torch.bfloat16``; None keeps the type of the weights.
         transforms: For positive or bounded real fields: ``x = T(loc + scale * u)``, one transform for all channels or
             a list with one (or None) per channel. The prior is then not affine.
-        modes: For smooth real fields on one grid: units of the sines of each channel, (channels, \*grid), which take the
-            place of u above: ``x = T(loc + scale * SineUnits(modes).decode(u))``, see `scidiff.linalg.modes`.
+        modes: For smooth real fields on one grid: units of the sines of each channel, (channels, \*grid), by which
+            the above gets another u: ``x = T(loc + scale * SineUnits(modes).decode(u))``, see `scidiff.linalg.modes`.
     """
 
     shape = None

@@ -40,7 +40,7 @@ def test_mistakes_are_named():
 
 
 def test_pairs_in_units_of_sines():
-    """The state has the spectrum that was asked for, source and solution differ in sign, and decoding gives the pair."""
+    """The state has the spectrum asked for, source and solution differ in sign, and decoding gives the pair."""
     grid = (16, 12)
     law, plain = PoissonPairs(shape=grid, modes=True), PoissonPairs(shape=grid)
     draws = [source(torch.Generator().manual_seed(k), grid) for source in (law, plain) for k in range(400)]
