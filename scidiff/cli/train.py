@@ -71,7 +71,7 @@ def train_prior(
 
     def export(averaged: torch.nn.Module, step: int) -> None:
         card = _card(tables, source, training, step, folder / "log.jsonl", config)
-        save_pretrained(averaged, folder / "prior.safetensors", card, dtype=torch.float16)
+        save_pretrained(averaged, folder / "prior.safetensors", card, dtype=torch.float16, modes=source.modes)
         if tables["samples"]:
             _picture(folder, step, tables["samples"], training)
 

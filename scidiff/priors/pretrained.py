@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from scidiff.errors import InputError
 from scidiff.nn.mp_unet import MPUNet
@@ -21,6 +21,8 @@ __all__ = ["bundled", "load_pretrained", "read_card", "save_pretrained"]
 
 _FOLDER = Path(__file__).parent.parent / "pretrained"
 _FORMER_NAMES = {"head-t1": "head-mri"}
+_MODES = "units.modes"
+"""Name of the units of waves among the weights."""
 _NETWORKS = {"UNet": UNet, "MPUNet": MPUNet}
 
 
@@ -89,6 +91,7 @@ def load_pretrained(name_or_path: str | os.PathLike[str], device: torch.device |
     except SafetensorError as error:
         raise InputError(f"{path}: expected safetensors weights, but the file cannot be read ({error}).") from error
     card = read_card(path)
+    modes = state.pop(_MODES, None)
     arguments = dict(card["network"])
     kind = arguments.pop("kind", "UNet")
     if kind not in _NETWORKS:
@@ -109,18 +112,25 @@ def load_pretrained(name_or_path: str | os.PathLike[str], device: torch.device |
         units=card.get("units", "1"),
         card=card,
         transforms=[None if t is None else make_transform(**t) for t in card.get("transforms") or ()],
+        modes=modes,
     )
 
 
 def save_pretrained(
-    network: nn.Module, path: str | os.PathLike[str], card: dict[str, Any], dtype: torch.dtype = torch.float32
+    network: nn.Module,
+    path: str | os.PathLike[str],
+    card: dict[str, Any],
+    dtype: torch.dtype = torch.float32,
+    modes: Tensor | None = None,
 ) -> None:
-    """Writes weights (in ``dtype``) and card; each is written to a temporary name and renamed."""
+    """Writes weights (in ``dtype``), units of waves (float32) and card; each to a temporary name, then renamed."""
     from safetensors.torch import save
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().to("cpu", dtype).contiguous() for k, v in network.state_dict().items()}
+    if modes is not None:
+        state[_MODES] = modes.detach().to("cpu", torch.float32).contiguous()
     kind = type(network).__name__
     card = {"network": {"kind": kind, **network.config}, **card}  # type: ignore[arg-type]
     for target, content in (
