@@ -25,6 +25,8 @@ class Simulator(ABC):
     loc: list[float] | float = 0.0
     scale: list[float] | float = 1.0
     units: str = "1"
+    modes: Tensor | None = None
+    r"""Units of the sines of each channel, (channels, \*grid), see `scidiff.linalg.modes`; None: one unit for all."""
 
     @abstractmethod
     def __call__(self, generator: Generator, crop: tuple[int, ...]) -> Tensor:

@@ -72,6 +72,8 @@ class TrainingData:
     """File name -> sha256; for stores that are folders, and large archives, a digest of names, sizes and metadata."""
     extra: dict[str, Any] = field(default_factory=dict)
     """What else the prior's card keeps: variables, units, transforms, condition."""
+    modes: Tensor | None = None
+    """Units of the sines of each channel, kept beside the weights."""
 
 
 def training_data(kind: str, folder: str | Path = ".", **options: Any) -> TrainingData:
@@ -143,6 +145,7 @@ def _simulated(kind: str, folder: Path, **options: Any) -> TrainingData:
         scale=source.scale,
         units=source.units,
         extra=source.card,
+        modes=source.modes,
     )
 
 

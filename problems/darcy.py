@@ -18,15 +18,18 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from scidiff.errors import InputError
 from scidiff.operators.mask import Mask
 from scidiff.operators.pde import Darcy
-from scidiff.priors import GaussianPrior, TransformedPrior
+from scidiff.priors import GaussianPrior, Kriging, TransformedPrior
 from scidiff.problems.elliptic import Elliptic
+from scidiff.problems.flow_baselines import most_probable
 from scidiff.transforms import Log, Logit
 
 if TYPE_CHECKING:
@@ -99,23 +102,58 @@ class DarcyInverse(Elliptic):
         found = super().measurement(observation)
         return found if self.state == "pair" else found[:, None]  # a mask keeps the channel
 
+    def complete(self, observation: xr.Dataset, what: str) -> xr.Dataset:
+        found = super().complete(observation, what)
+        values = found[self.measured].values
+        if self.seen == "a" and bool((values <= 0).any()):
+            raise InputError(
+                f"{what}: a permeability must be positive, but '{self.measured}' has {int((values <= 0).sum())} values "
+                f"that are not, the least {np.nanmin(values):.4g}; write NaN where nothing was observed."
+            )
+        return found
+
     def residual(self, pair: Tensor) -> Tensor:
         """As for all; a permeability below half of ``low``, as a network may guess from noise, counts as that."""
         return self.solver.residual(pair[:, :1].clamp(min=self.low / 2), pair[:, 1:])
 
     def baselines(self, observation: xr.Dataset) -> dict[str, xr.DataArray]:
-        """The homogeneous medium that fits the data best.
+        """What has no ensemble: kriging or the most probable field, and the homogeneous medium that fits best.
 
-        The pressure is inversely proportional to a constant permeability, so the fit is one division.
+        ``kriging`` (of `DarcyForward`, which shows the permeability): mean of the Gaussian field g given the side of
+        its step, or the value, at the points, by systems of n equations; then the equation once. ``most_probable``
+        (of `DarcyInverse`): the most probable field under the smooth prior, by 60 steps of L-BFGS through the solver,
+        as in variational data assimilation. ``homogeneous``: the pressure is inversely proportional to a constant
+        permeability, so the fit is one division.
         """
         one = torch.ones(1, 1, *self.grid, dtype=torch.float64)
         y = super().measurement(observation).double()
         if self.seen == "a":
             value = float(y.log().mean().exp()) if bool((y > 0).all()) else math.sqrt(self.low * self.high)
+            found = {"kriging": self.kriging(y, observation)}
         else:
             u = self.solver(one).flatten(1)[:, self.places(observation)]
             value = float((u * u).sum() / (u * y).sum().clamp(min=1e-12))
-        return {"homogeneous": self._member(value * one, observation)}
+            found = {"most_probable": self.most_probable(observation)}
+        return {name: self._member(a, observation) for name, a in (found | {"homogeneous": value * one}).items()}
+
+    def kriging(self, y: Tensor, observation: xr.Dataset) -> Tensor:
+        """The expected permeability given values (1, n) of it, (1, 1, H, W), taking the sides of a step as +-1."""
+        law = self.gaussian(self.grid)
+        if self.kind == "binary":
+            known = Kriging(law, self.places(observation), 0.5, torch.where(y > (self.low + self.high) / 2, 1.0, -1.0))
+            return self.low + (self.high - self.low) * torch.special.ndtr(known.mean / known.variance.sqrt())[None]
+        g = 2 * (y.clamp(min=self.low / 10) / math.sqrt(self.low * self.high)).log() / math.log(self.high / self.low)
+        return self.coefficient(Kriging(law, self.places(observation), 1e-2, g).mean[None])
+
+    def most_probable(self, observation: xr.Dataset, iterations: int = 60) -> Tensor:
+        """The most probable permeability under `law`, (1, 1, H, W): the last step of a descent from the middle."""
+        law, part = self.law(), self.likelihood(observation)
+        inner: Any = law.prior
+        with torch.no_grad():
+            z = most_probable(
+                inner.cov, lambda z: part.operator(law.transform.decode(z)), part.noise, part.y.double(), iterations
+            )
+            return law.transform.decode(z.reshape(1, 1, *self.grid))
 
 
 class DarcyForward(DarcyInverse):

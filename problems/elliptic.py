@@ -83,6 +83,8 @@ class Elliptic(GridProblem):
     names: ClassVar[dict[str, str]] = {"a": "source", "u": "solution"}
     bundled: ClassVar[str | None] = None
     """Name of a joint prior of pairs that comes with the package."""
+    recommended: ClassVar[dict[str, dict[str, Any]]] = {"mmps": {"solver": "direct"}}
+    """Parameters by name of the sampler: few numbers of smooth fields, a system that iterations solve slowly."""
     varying: ClassVar[bool] = True
     """Whether the mean over the box varies in the pairs that it was trained on."""
 
@@ -275,6 +277,25 @@ class Elliptic(GridProblem):
         y = torch.zeros(1, 1, *self.grid, dtype=found.dtype)
         equation = Likelihood(self.residual, GaussianNoise(std), y)
         return Posterior(found.prior, (*found.likelihoods, equation), found.shape)
+
+    def with_solver(self, observation: xr.Dataset) -> Posterior:
+        """The posterior of the pair whose data are predicted from a alone, by the solver; of members, see `solved`.
+
+        The joint prior then serves as one of a, and what it has not learned of the equation does no harm. For linear
+        equations.
+        """
+        if self.state != "pair":
+            raise ValueError("with state='a' the solver is in the forward model already; state='pair'.")
+        found = self.posterior(observation)
+        rows = self.rows(self.places(observation))
+        both = LinearMap(torch.cat([rows, torch.zeros_like(rows)], 1).to(found.dtype), (2, *self.grid))
+        part = found.likelihoods[0]
+        return Posterior(found.prior, Likelihood(both, part.noise, part.y), found.shape)
+
+    def solved(self, pairs: Tensor) -> Tensor:
+        """Pairs (M, 2, H, W) with the solution of their a in the place of u."""
+        a = pairs.reshape(-1, 2, *self.grid)[:, :1]
+        return torch.cat([a, self.solver(a)], 1)
 
     def residual(self, pair: Tensor) -> Tensor:
         """Residual (B, 1, H, W) of the equation at pairs (B, 2, H, W), over the size of its right-hand side."""

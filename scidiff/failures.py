@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-__all__ = ["POLICIES", "Failure", "listening", "report"]
+from scidiff.errors import NumericalError
+
+__all__ = ["POLICIES", "AllDropped", "Failure", "listening", "report"]
 
 POLICIES = ("raise", "drop", "redraw")
 
@@ -37,6 +39,18 @@ class Failure:
     def row(self, rows: int) -> int:
         """The row of a batch that the field belongs to, where each row has the same number of fields (frames, say)."""
         return self.field * rows // self.fields
+
+
+class AllDropped(NumericalError):
+    """No member of a call is left.
+
+    Arguments:
+        last: What the forward model said at the last failure.
+    """
+
+    def __init__(self, last: str) -> None:
+        super().__init__(f"all members were dropped; the last failure: {last}")
+        self.last = last
 
 
 _HEARD: ContextVar[list[Failure] | None] = ContextVar("scidiff_failures", default=None)

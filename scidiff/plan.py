@@ -16,7 +16,8 @@ import torch
 from torch import Generator, Tensor
 
 from scidiff.errors import InputError, NumericalError
-from scidiff.inference import Posterior
+from scidiff.failures import AllDropped
+from scidiff.inference import Ensemble, Posterior
 from scidiff.placement import default_batch, fingerprint, place, resolve_device, resolve_dtype
 from scidiff.record import source, versions
 
@@ -45,6 +46,13 @@ def parameters(method: Any) -> dict[str, Any]:
     inner = [parameters(value) for value in found.values() if dataclasses.is_dataclass(value)]
     plain = {k: v for k, v in found.items() if v is None or isinstance(v, (bool, int, float, str))}
     return {k: v for part in [*inner, plain] for k, v in part.items()}
+
+
+def dropped(ensemble: Ensemble) -> dict[int, str]:
+    """Members that were dropped, and what the forward model said when it failed."""
+    found = ensemble.diagnostics
+    said = {failure["member"]: failure["message"] for failure in found.get("failures", [])}
+    return {member: said.get(member, "the forward model failed") for member in found.get("dropped", [])}
 
 
 def _plain(value: Any) -> Any:
@@ -129,7 +137,8 @@ class Plan:
         if isinstance(sampler, str):
             from scidiff import posterior as methods
 
-            sampler = methods.get(sampler)  # type: ignore[assignment]
+            options = getattr(problem, "recommended", {}).get(sampler, {})
+            sampler = methods.get(sampler, **options)  # type: ignore[assignment]
         path = os.fspath(observation) if isinstance(observation, (str, os.PathLike)) else None
         read = problem.read(observation)
         plain = problem.posterior(read)
@@ -210,24 +219,33 @@ class Plan:
             callback: Called after every step.
 
         Returns:
-            Fields in the shape of the template, and records ``{"chi2", "cost", "seconds"}``.
+            Fields in the shape of the template, and records ``{"chi2", "cost", "seconds"}``; of a member that was
+            dropped because its forward model failed (``on_failure="drop"``), NaN and what the model said, "dropped".
 
         Raises:
             NumericalError: a member is not finite.
         """
         begin = time.monotonic()
         generator = Generator().manual_seed(self.seed)
-        ensemble = self.sampler(self.posterior, members, generator, batch_size=self.batch, callback=callback)
+        why: dict[int, str] = {}
+        try:
+            ensemble = self.sampler(self.posterior, members, generator, batch_size=self.batch, callback=callback)
+        except AllDropped as error:
+            why, samples, cost = dict.fromkeys(members, error.last), iter(()), {}
+        else:
+            why = dropped(ensemble)
+            samples, cost = iter(ensemble.samples), ensemble.cost.as_dict()
         seconds = time.monotonic() - begin
-        if dropped := ensemble.diagnostics.get("dropped"):
-            why = ensemble.diagnostics["failures"][0]["message"]
-            raise NumericalError(
-                f"the forward model failed for members {dropped} ({why}), and a result holds all members; make the "
-                'operator with on_failure="redraw", or call the sampler itself.'
-            )
-        fields = [self._field(member, x) for member, x in zip(members, ensemble.samples, strict=True)]
-        cost = ensemble.cost.as_dict()
-        records = [{"chi2": self._chi2(x), "cost": cost, "seconds": seconds} for x in ensemble.samples]
+        fields, records = [], []
+        for member in members:
+            record: dict[str, Any] = {"cost": cost, "seconds": seconds}
+            if member in why:
+                fields.append(np.full(self.template.shape, np.nan, self.template.dtype))
+                records.append(record | {"chi2": math.nan, "dropped": why[member]})
+            else:
+                x = next(samples)
+                fields.append(self._field(member, x))
+                records.append(record | {"chi2": self._chi2(x)})
         return fields, records
 
     def _field(self, member: int, x: Tensor) -> np.ndarray:

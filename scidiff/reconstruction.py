@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from scidiff.errors import InputError, Interrupted
+from scidiff.errors import InputError, Interrupted, NumericalError
 from scidiff.plan import Plan, method_name
 from scidiff.progress import Progress
 from scidiff.protocols import Callback
@@ -83,7 +83,8 @@ def reconstruct(
     Returns:
         Dataset with ``<field>`` (member, \*dims), ``<field>_mean``, ``<field>_spread`` (complex fields: per real
         component), ``chi2`` (member), the variables of the observation, and ``truth`` if known. With ``output`` it is
-        the file, opened lazily.
+        the file, opened lazily. Members whose forward model failed and that were to be dropped are missing along
+        ``member``, and ``attrs["dropped_members"]`` says which and why.
 
     Raises:
         InputError: the observation is rejected, the output exists, or the run to resume is another one.
@@ -170,9 +171,11 @@ def _in_memory(plan: Plan, watch: Progress, begin: float) -> xr.Dataset:
             drawn, its = plan.draw(members, watch)
             fields, records = fields + drawn, records + its
             watch.finish()
+    kept = _kept(records)
     result = _summary(plan, fields.__getitem__, records)
-    result[plan.problem.field] = (("member", *plan.template.dims), np.stack(fields), plan.template.attrs)
-    return result.assign_coords(member=range(plan.members)).assign_attrs(_machine(begin))
+    members = np.stack([fields[m] for m in kept])
+    result[plan.problem.field] = (("member", *plan.template.dims), members, plan.template.attrs)
+    return result.assign_coords(member=kept).assign_attrs(_machine(begin))
 
 
 def _on_disk(
@@ -199,11 +202,13 @@ def _on_disk(
             log("batch", members=members, chi2=[r["chi2"] for r in records], batch_seconds=records[0]["seconds"])
             watch.finish()
 
-    everyone = range(plan.members)
-    records = [store.record(m) for m in everyone]
-    template = plan.template.astype(store.read(0).dtype, copy=False)
+    records = [store.record(m) for m in range(plan.members)]
+    kept = _kept(records)
+    for text in _losses(records):
+        log("warning", text=text)
+    template = plan.template.astype(store.read(kept[0]).dtype, copy=False)
     summary = _summary(plan, store.read, records)
-    write_streamed(folder / RESULT, summary, template, store.read, everyone, portable)
+    write_streamed(folder / RESULT, summary, template, store.read, kept, portable)
     result = open_result(folder / RESULT)
     write_json(folder / "metrics.json", _metrics(plan, result, records))
     if figures:
@@ -213,10 +218,36 @@ def _on_disk(
             figure.savefig(temporary, format="png")
     seconds = sum(records[members[0]]["seconds"] for members in plan.batches)
     machine = _machine(begin) | {"sampling_seconds": round(seconds, 3)}
-    write_json(folder / "run.json", {**machine, "configuration": plan.configuration, "warnings": plan.warnings})
+    told = plan.warnings + _losses(records)
+    write_json(folder / "run.json", {**machine, "configuration": plan.configuration, "warnings": told})
     store.remove()
     log("done", **machine)
     return result.assign_attrs(machine)
+
+
+def _kept(records: list[dict[str, Any]]) -> list[int]:
+    """Members that were not dropped.
+
+    Raises:
+        NumericalError: none is left.
+    """
+    kept = [m for m, record in enumerate(records) if "dropped" not in record]
+    if not kept:
+        raise NumericalError(f"all {len(records)} members were dropped; the last failure: {records[-1]['dropped']}")
+    return kept
+
+
+def _losses(records: list[dict[str, Any]]) -> list[str]:
+    """One sentence about the members that were dropped, if any."""
+    gone = {m: record["dropped"] for m, record in enumerate(records) if "dropped" in record}
+    if not gone:
+        return []
+    first, why = next(iter(gone.items()))
+    return [
+        f"{len(gone)} of {len(records)} members were dropped because the forward model failed, and the result holds "
+        f"the others: {', '.join(map(str, gone))} (member {first}: {why}). If failing depends on the field, what is "
+        "left is not the whole posterior."
+    ]
 
 
 def _shown(result: xr.Dataset, field: str) -> xr.Dataset:
@@ -256,7 +287,10 @@ def _summary(plan: Plan, read: Callable[[int], np.ndarray], records: list[dict[s
     from scidiff.store import moments
 
     field, template, dims = plan.problem.field, plan.template, plan.template.dims
-    mean, spread = moments(read, range(plan.members))
+    kept, losses = _kept(records), _losses(records)
+    for text in losses:
+        warnings.warn(text, stacklevel=4)
+    mean, spread = moments(read, kept)
     units = {"units": template.attrs.get("units", "1")}
     long_name = template.attrs.get("long_name", field)
     spread_name = f"standard deviation over members of {long_name}"
@@ -265,7 +299,7 @@ def _summary(plan: Plan, read: Callable[[int], np.ndarray], records: list[dict[s
     result = result.assign_coords(template.coords)
     result[f"{field}_mean"] = (dims, mean, {**units, "long_name": f"mean over members of {long_name}"})
     result[f"{field}_spread"] = (dims, spread, {**units, "long_name": spread_name})
-    chi2 = np.array([record["chi2"] for record in records], dtype=np.float64)
+    chi2 = np.array([records[m]["chi2"] for m in kept], dtype=np.float64)
     about = "misfit of the data: mean squared residual over noise variance, per degree of freedom"
     result["chi2"] = ("member", chi2, {"units": "1", "long_name": about})
     if plan.truth is not None:
@@ -282,14 +316,17 @@ def _summary(plan: Plan, read: Callable[[int], np.ndarray], records: list[dict[s
         fingerprints=plan.fingerprints,
         cost=largest_cost(record["cost"] for record in records),
         checks=plan.checks,
-        warnings=plan.warnings,
+        warnings=plan.warnings + losses,
     )
+    if losses:
+        gone = [{"member": m, "message": r["dropped"]} for m, r in enumerate(records) if "dropped" in r]
+        attrs["dropped_members"] = json.dumps(gone)
     return result.assign_attrs(attrs)
 
 
 def _metrics(plan: Plan, result: xr.Dataset, records: list[dict[str, Any]]) -> dict[str, Any]:
     """Fit of the data always, and scores against the truth or the samples set aside, where there are any."""
-    chi2 = [record["chi2"] for record in records]
+    chi2 = [record["chi2"] for record in records if "dropped" not in record]
     cost = largest_cost(record["cost"] for record in records)
     found = {"chi2": float(np.mean(chi2)), "chi2_of_members": chi2, "cost": cost, "checks": plan.checks}
     own = getattr(plan.problem, "scores_data", False)  # the problem has something to say without a truth

@@ -194,7 +194,7 @@ def build(run: dict[str, Any], get_problem: Any) -> tuple[Any, Any]:
             _ = chosen.prior  # asked for by name: a wrong one is refused before the scan is read, which takes longer
         method = dict(run["sampler"])
         name = method.pop("name", None) or chosen.default_sampler
-        return chosen, posterior.get(name, **method)
+        return chosen, posterior.get(name, **{**getattr(chosen, "recommended", {}).get(name, {}), **method})
 
 
 def report(folder: Path, result: Any, json: bool) -> None:

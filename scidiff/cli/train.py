@@ -67,7 +67,7 @@ def train_prior(
         card = card_of(tables, source, training, step, folder / "log.jsonl", f"scidiff train prior {config.name}")
         card["affine"] = not any(source.extra.get("transforms") or [])
         card["validation_by_level"] = last_of(folder / "log.jsonl", "by_level")
-        save_pretrained(averaged, folder / "prior.safetensors", card, dtype=torch.float16)
+        save_pretrained(averaged, folder / "prior.safetensors", card, dtype=torch.float16, modes=source.modes)
         if tables["samples"]:
             picture(folder, step, tables["samples"], training)
 

@@ -64,6 +64,14 @@ class Separable(Spectral):
     def _backward(self, c: Tensor, like: Tensor) -> Tensor:
         return self._along(c, transposed=True)
 
+    def coefficients(self, x: Tensor) -> Tensor:
+        r"""Of fields (B, \*shape) in the basis, in the order of the spectrum, (B, \*shape)."""
+        return self._along(self._fields(x), transposed=False)
+
+    def field(self, c: Tensor) -> Tensor:
+        """The field of coefficients."""
+        return self._along(self._fields(c), transposed=True)
+
     def diagonal(self) -> Tensor:
         variance = self.eigenvalues.expand(self.shape)
         for dim in self._dims:

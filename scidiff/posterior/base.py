@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor
 
 from scidiff.errors import NumericalError
-from scidiff.failures import Failure
+from scidiff.failures import AllDropped, Failure
 from scidiff.inference import Cost, Ensemble, Posterior
 from scidiff.posterior.measurement import Measurement
 from scidiff.posterior.survival import ATTEMPTS, spare_root
@@ -188,11 +188,11 @@ def remaining(indices: Sequence[int], dropped: set[int], runs: Sequence[Run]) ->
     """Members that were not dropped.
 
     Raises:
-        NumericalError: if there is none.
+        AllDropped: if there is none.
     """
     kept = [m for m in indices if m not in dropped]
     if not kept:
-        raise NumericalError(f"all members were dropped; the last failure: {runs[-1].failures[-1]['message']}")
+        raise AllDropped(runs[-1].failures[-1]["message"])
     return kept
 
 

@@ -26,6 +26,11 @@ its residual growing instead of falling. So GMRES is the default: it needs no sy
 ``solver="cg"`` is for exact priors. M has no eigenvalue below 1; CG stops a row at a direction p with
 :math:`p^T M p < p^T p / 2`, and ``diagnostics["breakdowns"]`` is the fraction of solves that ended so.
 
+**Few numbers** (`scidiff.posterior.dense`). ``solver="direct"`` makes the matrix M where the prior is Gaussian and at
+most 2048 numbers were measured: J is then the same for all members, one factorisation per noise level serves all, and
+nothing is left of the solver's error. Where that does not apply, and with ``solver="scaled"``, GMRES works on
+:math:`M P^{-1}` with the P that a white state would have; the residual stays that of M.
+
 **Nonlinear measurements** (also: a prior whose ``decode`` is not affine, or noise that states its variance, such as
 counts) are linearised: at a state m with slope :math:`\tilde A`,
 
@@ -46,6 +51,7 @@ import torch
 from torch import Tensor
 
 from scidiff.posterior.base import GuidedSampler, Run, differentiate
+from scidiff.posterior.dense import Scaled, factorised, scaled
 from scidiff.posterior.gauss_newton import Point
 from scidiff.posterior.guidance import pull
 from scidiff.posterior.krylov import Solution, conjugate_gradients, dot, gmres
@@ -53,6 +59,8 @@ from scidiff.protocols import Denoiser
 from scidiff.samplers import DPMSolver, Sampler
 
 __all__ = ["MMPS"]
+
+SOLVERS = ("gmres", "cg", "scaled", "direct")
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,8 @@ class MMPS(GuidedSampler):
             fresh noise forgets what was wrong at large noise levels, where a law of several modes is no Gaussian.
         iterations: Largest number of solver iterations per guided call, one vector-Jacobian product each. Where 5
             suffice the tolerance stops earlier; smooth fields with little noise use all 8.
-        solver: "gmres", or "cg" (conjugate gradients) for exact priors.
+        solver: "gmres", or "cg" (conjugate gradients) for exact priors; for few numbers "scaled" (GMRES with a
+            preconditioner) and "direct" (exact for Gaussian priors, else "scaled").
         tolerance: A row stops at a residual of ``tolerance * |r|``; at small noise levels one iteration reaches it.
         warm: Whether a solve starts from the one before; needs at least 2 iterations.
         linearisations: Gauss-Newton steps per guided call where the measurement is not linear, a solve each.
@@ -81,7 +90,7 @@ class MMPS(GuidedSampler):
 
     sampler: Sampler = field(default_factory=lambda: DPMSolver(64, stochastic=True))
     iterations: int = 8
-    solver: Literal["cg", "gmres"] = "gmres"
+    solver: Literal["cg", "gmres", "scaled", "direct"] = "gmres"
     tolerance: float = 1e-2
     warm: bool = True
     linearisations: int = 2
@@ -91,8 +100,8 @@ class MMPS(GuidedSampler):
             raise ValueError(f"iterations must be at least 1, got {self.iterations}.")
         if self.linearisations < 1:
             raise ValueError(f"linearisations must be at least 1, got {self.linearisations}.")
-        if self.solver not in ("cg", "gmres"):
-            raise ValueError(f"solver must be 'cg' or 'gmres', got {self.solver!r}.")
+        if self.solver not in SOLVERS:
+            raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {self.solver!r}.")
         if not 0 <= self.tolerance < 1:
             raise ValueError(f"tolerance must lie in [0, 1), got {self.tolerance}.")
 
@@ -100,9 +109,14 @@ class MMPS(GuidedSampler):
         measurement = run.measurement
         last: Tensor | None = None
         g: Tensor | None = None
+        exactly = factorised(run) if self.solver == "direct" else None
+        scaling = scaled(run) if self.solver in ("direct", "scaled") and exactly is None else None
 
         def denoise(u: Tensor, sigma: Tensor) -> Tensor:
             nonlocal last, g
+            if exactly is not None:
+                D = run.denoise(u, sigma)
+                return D + exactly(measurement.residual(D), sigma)[1]
             u, D = differentiate(run, u, sigma)
             center = D.detach()
             if measurement.affine:  # one graph from the state to its residual: each product is one pass backward
@@ -114,7 +128,7 @@ class MMPS(GuidedSampler):
                     run.cost.operator_vjp += 1
                     return -torch.autograd.grad(r, u, p, retain_graph=True)[0]
 
-                x = self.solve(run, sigma, transpose, measurement.forward, r.detach(), last)
+                x = self.solve(run, sigma, transpose, measurement.forward, r.detach(), last, scaling)
                 last = self.kept(x)
                 return center + x.image
 
@@ -141,6 +155,7 @@ class MMPS(GuidedSampler):
         forward: Callable[[Tensor], Tensor],
         r: Tensor,
         last: Tensor | None,
+        scaling: Scaled | None = None,
     ) -> Solution:
         r"""Solves :math:`M v = r`, first along the solution ``last`` of the call before.
 
@@ -151,18 +166,28 @@ class MMPS(GuidedSampler):
             forward: :math:`\tilde A g`, (rows, \*S) -> (rows, n), counted.
             r: Right-hand side, (rows, n).
             last: Where to start, (rows, n).
+            scaling: Preconditioner; the solver then looks for :math:`P v`.
         """
 
         def product(p: Tensor) -> tuple[Tensor, Tensor]:
+            p = p if scaling is None else scaling.apply(p, sigma, -1)
             g = sigma**2 * transpose(p)  # C A' p
             return p + forward(g), g
 
         x = Solution.zero(r, tuple(run.posterior.shape or ()))
         size, left = dot(r, r).sqrt(), self.iterations
-        if last is not None:
+        if last is not None and scaling is not None:
+            last = scaling.apply(last, sigma, 1)
+            q, image = product(last)  # as far as lowers the residual most: M / P is not symmetric
+            x.used = x.used + (size > 0)
+            x.step(dot(q, r) / dot(q, q).clamp(min=torch.finfo(r.dtype).tiny), last, q, image)
+            left -= 1
+        elif last is not None:
             x.along(last, dot(last, r), product, size > 0)
             left -= 1
         (conjugate_gradients if self.solver == "cg" else gmres)(x, product, self.tolerance * size, left)
+        if scaling is not None:
+            x.v = scaling.apply(x.v, sigma, -1)
         run.note("iterations", x.used.double().mean())
         run.note("residual", (dot(x.r, x.r).sqrt() / size.clamp(min=torch.finfo(r.dtype).tiny)).mean())
         run.note("breakdowns", x.broken.double().mean())

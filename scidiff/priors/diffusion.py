@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scidiff.linalg.modes import SineUnits
 from scidiff.nn.conditioned import Conditioned
 from scidiff.transforms import Transform
 
@@ -62,6 +63,8 @@ class DiffusionPrior:
         autocast: Compute type of the network, for example ``torch.bfloat16``; None keeps the type of the weights.
         transforms: For positive or bounded real fields: ``x = T(loc + scale * u)``, one transform for all channels or
             a list with one (or None) per channel. The prior is then not affine.
+        modes: For smooth real fields on one grid: units of the sines of each channel, (channels, \*grid), by which
+            the above gets another u: ``x = T(loc + scale * SineUnits(modes).decode(u))``, see `scidiff.linalg.modes`.
     """
 
     shape = None
@@ -77,6 +80,7 @@ class DiffusionPrior:
         card: dict[str, Any] | None = None,
         autocast: torch.dtype | None = None,
         transforms: Transform | Sequence[Transform | None] | None = None,
+        modes: Tensor | None = None,
     ) -> None:
         if complex and channels % 2:
             raise ValueError(f"a complex field needs an even number of real channels, got {channels}.")
@@ -95,6 +99,9 @@ class DiffusionPrior:
         if self.transforms and (complex or len(self.transforms) != channels):
             raise ValueError(f"transforms need a real field and one entry per channel ({channels}), got {transforms}.")
         self.affine = not self.transforms
+        self.modes = None if modes is None else SineUnits(modes)
+        if modes is not None and (complex or len(modes) != channels):
+            raise ValueError(f"modes need a real field and one table per channel ({channels}), got {len(modes)}.")
 
     @property
     def device(self) -> torch.device:
@@ -120,6 +127,7 @@ class DiffusionPrior:
         r"""The field in physical units; complex fields come out as (B, channels / 2, \*grid)."""
         if self.complex:
             u = torch.complex(u[:, 0::2], u[:, 1::2])
+        u = u if self.modes is None else self.modes.decode(u)
         z = self._channelwise(self.loc, u) + self._channelwise(self.scale, u) * u
         return self._through(z, "decode")
 
@@ -128,7 +136,7 @@ class DiffusionPrior:
         x = self._through(x, "encode")
         u = (x - self._channelwise(self.loc, x)) / self._channelwise(self.scale, x)
         if not self.complex:
-            return u
+            return u if self.modes is None else self.modes.encode(u)
         return torch.stack([u.real, u.imag], dim=2).flatten(1, 2)
 
     def rescaled(self, factor: float | Tensor) -> DiffusionPrior:

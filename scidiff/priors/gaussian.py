@@ -127,6 +127,8 @@ class GaussianPrior(Standardised):
         ValueError: if sizes differ, or the covariance is not positive semi-definite or zero.
     """
 
+    linear_denoiser = True
+
     def __init__(self, mean: Tensor, cov: Tensor | Covariance | float) -> None:
         shape = to_real(mean[None]).shape[1:]
         self.cov = as_covariance(cov, shape)
@@ -135,6 +137,11 @@ class GaussianPrior(Standardised):
 
     def __repr__(self) -> str:
         return f"GaussianPrior(shape={self.field_shape}, cov={self.cov})"
+
+    @property
+    def state_covariance(self) -> Covariance:
+        r""":math:`K = C / c^2`, that of the state."""
+        return self._unit
 
     @property
     def covariance(self) -> Tensor:

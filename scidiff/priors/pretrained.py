@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from scidiff.errors import InputError
 from scidiff.nn.autoencoder import ConvAutoencoder
@@ -26,6 +26,8 @@ __all__ = ["bundled", "bundled_autoencoders", "load_autoencoder", "load_pretrain
 
 _FOLDER = Path(__file__).parent.parent / "pretrained"
 _FORMER_NAMES = {"head-t1": "head-mri"}
+_MODES = "units.modes"
+"""Name of the units of waves among the weights."""
 _NETWORKS = {"UNet": UNet, "MPUNet": MPUNet}
 _AUTOENCODERS = {"ConvAutoencoder": ConvAutoencoder}
 
@@ -98,7 +100,7 @@ def load_pretrained(
             card; an autoencoder, or an autoencoder other than the one the prior was trained behind.
     """
     path = _resolve(name_or_path)
-    network, card = _read(path, _NETWORKS)
+    network, card, modes = _read(path, _NETWORKS)
     prior = DiffusionPrior(
         network.to(device),
         channels=card["channels"],
@@ -108,6 +110,7 @@ def load_pretrained(
         units=card.get("units", "1"),
         card=card,
         transforms=[None if t is None else make_transform(**t) for t in card.get("transforms") or ()],
+        modes=modes,
     )
     if "autoencoder" not in card:
         return prior
@@ -122,7 +125,7 @@ def load_autoencoder(name_or_path: str | os.PathLike[str], device: torch.device 
     Raises:
         InputError: As `load_pretrained`; or a prior instead of an autoencoder.
     """
-    network, card = _read(_resolve(name_or_path, "autoencoder"), _AUTOENCODERS)
+    network, card, _ = _read(_resolve(name_or_path, "autoencoder"), _AUTOENCODERS)
     return FieldAutoencoder(
         network.to(device),
         loc=torch.as_tensor(card["loc"]),
@@ -147,8 +150,8 @@ def _behind(path: Path, card: dict[str, Any], device: torch.device | str) -> Fie
     return found
 
 
-def _read(path: Path, kinds: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Network with its weights, and card with the checksum of the weights."""
+def _read(path: Path, kinds: dict[str, Any]) -> tuple[Any, dict[str, Any], Tensor | None]:
+    """Network with its weights, card with the checksum of the weights, and the units of waves."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -168,6 +171,7 @@ def _read(path: Path, kinds: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     except SafetensorError as error:
         raise InputError(f"{path}: expected safetensors weights, but the file cannot be read ({error}).") from error
     card = _card(path)
+    modes = state.pop(_MODES, None)
     arguments = dict(card["network"])
     kind = arguments.pop("kind", "UNet")
     if kind not in kinds:
@@ -182,18 +186,24 @@ def _read(path: Path, kinds: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: the weights do not fit the network of the card: {error}") from error
     card["sha256"] = hashlib.sha256(data).hexdigest()
-    return network, card
+    return network, card, modes
 
 
 def save_pretrained(
-    network: nn.Module, path: str | os.PathLike[str], card: dict[str, Any], dtype: torch.dtype = torch.float32
+    network: nn.Module,
+    path: str | os.PathLike[str],
+    card: dict[str, Any],
+    dtype: torch.dtype = torch.float32,
+    modes: Tensor | None = None,
 ) -> None:
-    """Writes weights (in ``dtype``) and card; each is written to a temporary name and renamed."""
+    """Writes weights (in ``dtype``), units of waves (float32) and card; each to a temporary name, then renamed."""
     from safetensors.torch import save
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().to("cpu", dtype).contiguous() for k, v in network.state_dict().items()}
+    if modes is not None:
+        state[_MODES] = modes.detach().to("cpu", torch.float32).contiguous()
     kind = type(network).__name__
     card = {"network": {"kind": kind, **network.config}, **card}  # type: ignore[arg-type]
     for target, content in (

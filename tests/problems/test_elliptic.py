@@ -1,5 +1,7 @@
 """Elliptic problems: the exact posterior, data of a finer grid, pairs, scores, files, one clear error each."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -149,6 +151,51 @@ def test_pairs(name):
     assert problem.baselines(case.observation)["exact"].sizes == {"quantity": 2, "y": 8, "x": 8}
 
 
+@pytest.mark.parametrize("name", ["poisson-inverse", "poisson-forward"])
+def test_the_solver_repairs_a_prior_of_pairs_that_knows_no_equation(name):
+    """With the data predicted from a alone, the answer is that of a's own law, whatever the prior says of u."""
+    plain = problems.get(name, size=8, points=12, noise=0.05, constant=True)
+    prior = joint(plain)
+    cov = prior.prior.cov.dense()
+    cov[:64, 64:] *= 0.0
+    cov[64:, :64] *= 0.0
+    prior.prior = GaussianPrior(torch.zeros(2, 8, 8), Dense(cov, (2, 8, 8)))
+    problem = problems.get(name, size=8, points=12, noise=0.05, state="pair", prior=prior)
+    case = problem.case(0)
+    found = MMPS(DPMSolver(32, stochastic=True), solver="direct")(problem.with_solver(case.observation), 64, rng())
+    pairs = problem.solved(found.samples)
+    a, u = problem.both(pairs)
+    assert torch.allclose(u, problem.solver(a)) and torch.equal(pairs[:, :1], found.samples[:, 0, :1])
+    result = case.observation.assign(pair=(("member", *problem.dims), pairs.float().numpy()))
+    assert float(problem.evaluate(result, case.truth)["gap"]) < 1.1  # 64 exact draws: 1.008
+    with pytest.raises(ValueError, match="in the forward model already"):
+        plain.with_solver(case.observation)
+
+
+def test_the_recommended_solver_is_taken_by_name_and_reaches_the_exact_mean():
+    problem = problems.get("helmholtz-inverse", size=24, points=40)
+    case = problem.case(0)
+    result = scidiff.reconstruct(problem, case.observation, "mmps", members=64, truth=case.truth)
+    assert json.loads(result.attrs["configuration"])["sampler"]["solver"] == "direct"
+    scores = problem.evaluate(result, case.truth)
+    assert float(scores["gap"]) < 1.03  # 64 exact draws: 1.008
+    std = problem.exact(case.observation).variance.sqrt()
+    inside = (torch.as_tensor(result["a"].values) - problem.exact(case.observation).mean[0]).abs() < 1.645 * std[0]
+    assert float(inside.double().mean()) == pytest.approx(0.9, abs=0.02)
+
+
+@pytest.mark.parametrize("coefficient", ["binary", "lognormal"])
+@pytest.mark.parametrize("name, best", [("darcy-forward", "kriging"), ("darcy-inverse", "most_probable")])
+def test_baselines_of_darcy_beat_a_homogeneous_medium(name, best, coefficient):
+    problem = problems.get(name, size=8, points=20, coefficient=coefficient, noise=0.02)
+    case = problem.case(0)
+    found = problem.baselines(case.observation)
+    assert list(found) == [best, "homogeneous"]
+    truth = case.truth["a"].values
+    errors = {k: np.linalg.norm(v.values - truth) / np.linalg.norm(truth) for k, v in found.items()}
+    assert errors[best] < 0.75 * errors["homogeneous"] and all(float(v.min()) > 0 for v in found.values())
+
+
 def test_the_residual_vanishes_at_solutions_and_not_at_zero():
     for name in ("poisson-inverse", "helmholtz-inverse", "darcy-inverse"):
         problem = problems.get(name, size=20, points=10, state="pair", prior="none", finer=1)
@@ -228,5 +275,9 @@ def test_bad_observations():
         problems.get("poisson-inverse", **SMALL, prior=problems.get("poisson-inverse", size=9).prior).posterior(
             observation
         )
+    darcy = problems.get("darcy-forward", **SMALL)
+    seen = darcy.case(0).observation
+    with pytest.raises(InputError, match="a permeability must be positive.*has 20 values that are not, the least -1"):
+        darcy.read(seen.assign({darcy.measured: -seen[darcy.measured]}))
     with pytest.raises(InputError, match="neither 'u' nor 'pair'"):
         problem.observe(observation)

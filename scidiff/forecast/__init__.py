@@ -1,0 +1,61 @@
+"""Ensembles of the futures of a state: forecasters, their training, and forecasts as files.
+
+Names are imported when first used. The package itself is the function: ``scidiff.forecast(model, initial, ...)``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scidiff.lazy import callable_package, lazy_exports
+
+if TYPE_CHECKING:
+    from scidiff.forecast.analogues import Analogues
+    from scidiff.forecast.autoregression import LinearInverseModel
+    from scidiff.forecast.base import Forecaster
+    from scidiff.forecast.climatology import Climatology
+    from scidiff.forecast.corrections import Conserve, Positive, Prescribe, StepContext
+    from scidiff.forecast.exact import ExactForecaster
+    from scidiff.forecast.grid import Grid
+    from scidiff.forecast.optical_flow import OpticalFlow
+    from scidiff.forecast.persistence import DampedPersistence, Persistence
+    from scidiff.forecast.rollout import forecast
+    from scidiff.forecast.state import StateSpec
+
+__all__ = [
+    "Analogues",
+    "Climatology",
+    "Conserve",
+    "DampedPersistence",
+    "ExactForecaster",
+    "Forecaster",
+    "Grid",
+    "LinearInverseModel",
+    "OpticalFlow",
+    "Persistence",
+    "Positive",
+    "Prescribe",
+    "StateSpec",
+    "StepContext",
+    "forecast",
+]
+
+_EXPORTS = {
+    "Analogues": "scidiff.forecast.analogues",
+    "Climatology": "scidiff.forecast.climatology",
+    "Conserve": "scidiff.forecast.corrections",
+    "DampedPersistence": "scidiff.forecast.persistence",
+    "ExactForecaster": "scidiff.forecast.exact",
+    "Forecaster": "scidiff.forecast.base",
+    "Grid": "scidiff.forecast.grid",
+    "LinearInverseModel": "scidiff.forecast.autoregression",
+    "OpticalFlow": "scidiff.forecast.optical_flow",
+    "Persistence": "scidiff.forecast.persistence",
+    "Positive": "scidiff.forecast.corrections",
+    "Prescribe": "scidiff.forecast.corrections",
+    "StateSpec": "scidiff.forecast.state",
+    "StepContext": "scidiff.forecast.corrections",
+    "forecast": "scidiff.forecast.rollout",
+}
+__getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
+callable_package(__name__, "scidiff.forecast.rollout:forecast")
