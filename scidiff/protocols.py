@@ -22,7 +22,16 @@ from torch import Generator, Tensor
 if TYPE_CHECKING:
     from scidiff.inference import Ensemble, Posterior
 
-__all__ = ["Autoencoder", "Callback", "LinearOperator", "Noise", "Operator", "PosteriorSampler", "Prior", "PriorSampler"]
+__all__ = [
+    "Autoencoder",
+    "Callback",
+    "LinearOperator",
+    "Noise",
+    "Operator",
+    "PosteriorSampler",
+    "Prior",
+    "PriorSampler",
+]
 
 
 @runtime_checkable

@@ -56,13 +56,18 @@ class ExactProblem:
 
 
 def exponential(size: int = 8, length: float = 2.0, width: int | None = None) -> Tensor:
-    r"""Covariance :math:`e^{-d/\ell}` of the pixels of a grid, square if no ``width`` is given, unit variance, (d, d)."""
+    r"""Covariance :math:`e^{-d/\ell}` of the pixels of a grid, square without ``width``; unit variance, (d, d)."""
     points = torch.cartesian_prod(torch.arange(size, dtype=F64), torch.arange(width or size, dtype=F64))
     return torch.exp(-torch.cdist(points, points) / length)
 
 
 def measured(
-    name: str, prior: GaussianPrior | GaussianMixturePrior | LatentPrior, operator: Operator, std: float, seed: int, **more: Any
+    name: str,
+    prior: GaussianPrior | GaussianMixturePrior | LatentPrior,
+    operator: Operator,
+    std: float,
+    seed: int,
+    **more: Any,
 ) -> ExactProblem:
     """A problem whose truth and noise are drawn with ``seed``."""
     generator, noise = Generator().manual_seed(seed), GaussianNoise(std)

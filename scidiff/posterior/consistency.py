@@ -13,7 +13,6 @@ The same optimisers minimise :math:`\tfrac12\|r(u) + n\|^2 + \tfrac12\|u - c\|^2
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +27,9 @@ __all__ = ["Objective", "Optimiser", "adamw", "conjugate_gradients", "least_squa
 
 Optimiser = Literal["cg", "lbfgs", "adamw"]
 HALVINGS = 12
+LANDINGS = 10
+CLOSE = 0.97
+"""Rows that end between this share of the target and the target are left there."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,14 @@ class Objective:
         return value.detach(), chi2.detach(), g
 
     def land(self, old: Tensor, new: Tensor, chi2: Tensor) -> Tensor:
-        """Between ``old`` and ``new``, where ``chi2`` is that of new: rows below the target go back to it."""
-        if self.target is None or not bool((chi2 < self.target).any()):
+        """Between ``old`` and ``new``, where ``chi2`` is that of new: rows clearly below the target go back to it."""
+        if self.target is None:
             return new
-        over = chi2 < self.target
+        over = chi2 < CLOSE * self.target
+        if not bool(over.any()):
+            return new
         low, high = torch.zeros_like(chi2), torch.ones_like(chi2)
-        for _ in range(HALVINGS):
+        for _ in range(LANDINGS):
             t = (low + high) / 2
             below = self.value(old + row(t, old) * (new - old))[1] < self.target
             low, high = torch.where(below, low, t), torch.where(below, t, high)
@@ -159,7 +163,7 @@ def _two_loops(g: Tensor, pairs: list[tuple[Tensor, Tensor, Tensor]], first: Ten
         alpha = torch.where(good, (s * q).flatten(1).sum(1) / torch.where(good, sy, 1.0), 0.0)
         q = q - row(alpha, g) * y
         alphas.append(alpha)
-    for s, y, sy in pairs:  # the latest good pair gives the scale
+    for _, y, sy in pairs:  # the latest good pair gives the scale
         yy = y.flatten(1).square().sum(1)
         scale = torch.where(sy > 0, sy / yy.clamp(min=torch.finfo(g.dtype).tiny), scale)
     q = row(scale, g) * q
@@ -224,6 +228,3 @@ def conjugate_gradients(f: Objective, u: Tensor, iterations: int, newton: int) -
         landed = f.land(u, new, torch.where(active, new_chi2, torch.inf))
         u, value, chi2 = landed, new_value, new_chi2
     return u
-
-
-Minimise = Callable[[Objective, Tensor], Tensor]

@@ -27,8 +27,8 @@ and freezes near :math:`2\lambda` when :math:`a \ll \sqrt\lambda`. The paper run
 :math:`\tau = 0.01` in place of the noise; here the noise of the likelihood counts, and for linear operators the law
 that those steps aim at is drawn exactly.
 
-``width="white"``: :math:`m = D(u_a, a)` and :math:`C = a^2/(1 + a^2) I`, exact for states of independent numbers of unit
-variance. No gradient of the network; meant for codes of autoencoders, see `scidiff.posterior.latent_daps`.
+``width="white"``: :math:`m = D(u_a, a)` and :math:`C = a^2/(1 + a^2) I`, exact for states of independent numbers of
+unit variance. No gradient of the network; meant for codes of autoencoders, see `scidiff.posterior.latent_daps`.
 
 On learned priors :math:`J` is not quite symmetric nor positive: GMRES, and `sqrt_draw` cuts negative Ritz values
 (``diagnostics["cut"]``: mean ratio of the most negative to the largest).

@@ -42,7 +42,7 @@ class Point:
 
     @staticmethod
     def at(run: Run, D: Tensor, g: Tensor, image: Tensor, shift: Tensor | None = None) -> Point:
-        r"""Evaluates :math:`\phi`; one operator call. With a ``shift`` (rows, n) its first term is :math:`|r + n|^2`."""
+        r"""Evaluates :math:`\phi`; one operator call. A ``shift`` n makes the first term :math:`|r + n|^2`."""
         with torch.no_grad():
             if shift is not None:
                 misfit = (run.measurement.residual(D + image) + shift).square().sum(1)

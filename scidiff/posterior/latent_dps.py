@@ -1,13 +1,13 @@
 r"""Diffusion posterior sampling through a decoder (latent DPS).
 
 The field that a noisy code stands for is :math:`G(D)`, :math:`D = E[u_0 | u]`, and the likelihood of the noisy code is
-taken as that of this one field. The formulas are those of `scidiff.posterior.dps` with
-:math:`\mathrm{decode} = G`: one pass back through decoder and denoiser per step.
+taken as that of this one field. The formulas are those of `scidiff.posterior.dps` with :math:`\mathrm{decode} = G`: one
+pass back through decoder and denoiser per step.
 
-``form="annealed"`` (the default) is a posterior denoiser, the likelihood widened by one number per row
-(`AnnealedDPS`); ``form="published"`` is a DDPM step and a kick of fixed length along the gradient of the residual's
-norm (`DPS`), the baseline that PSLD and ReSample are compared with in their papers. Both are heuristics: neither knows
-how uncertain :math:`D` is along the data, which is what `MMPS` adds and `LatentDAPS` draws from.
+``form="published"`` (the default) is a DDPM step and a kick of fixed length along the gradient of the residual's norm
+(`DPS`), the baseline that PSLD and ReSample are compared with in their papers; ``form="annealed"`` is a posterior
+denoiser, the likelihood widened by one number per row (`AnnealedDPS`), for a tenth of the steps. Both are heuristics:
+neither knows how uncertain :math:`D` is along the data, which is what `MMPS` adds and `LatentDAPS` draws from.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class LatentDPS(LatentSampler):
     """DPS with codes: the gradient of the misfit passes through decoder and denoiser; a heuristic.
 
     Arguments:
-        form: "annealed" or "published", see above.
+        form: "published" or "annealed", see above.
         steps: Number of steps; each is one denoiser call, one vector-Jacobian product of it, and one pass through the
             decoder and back. None takes 64 (annealed) or 1000 (published).
         zeta: Length of the kick of the published form; None takes `scidiff.posterior.dps.kick_length`.
@@ -43,7 +43,7 @@ class LatentDPS(LatentSampler):
 
     requires: ClassVar[frozenset[str]] = frozenset({"gradient", "variance"})
 
-    form: Literal["annealed", "published"] = "annealed"
+    form: Literal["annealed", "published"] = "published"
     steps: int | None = None
     zeta: float | None = None
 

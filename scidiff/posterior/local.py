@@ -61,17 +61,16 @@ def perturb_and_solve(
     return x + solution.image
 
 
-def randomised(
-    run: Run, c: Tensor, C: Product, x: Tensor, newton: int, iterations: int, tolerance: float
-) -> Tensor:
+def randomised(run: Run, c: Tensor, C: Product, x: Tensor, newton: int, iterations: int, tolerance: float) -> Tensor:
     r"""Draws by optimisation where the measurement is not linear ("randomise, then optimise").
 
     With draws c of :math:`N(m, C)` and :math:`n \sim N(0, I)` it moves towards
 
     .. math:: \arg\min_u\; \|r(u) + n\|^2 + (u - c)^\top C^{-1} (u - c)
 
-    by Gauss-Newton steps :math:`u = c + C\tilde A^T v`, :math:`(I + \tilde A C\tilde A^T) v = r(x) + n + \tilde A(x - c)`,
-    linearised at x; for linear measurements that is `perturb_and_solve`. Steps that would raise it are halved.
+    by Gauss-Newton steps :math:`u = c + C\tilde A^T v`, linearised at x,
+    :math:`(I + \tilde A C\tilde A^T) v = r(x) + n + \tilde A(x - c)`; for linear measurements
+    that is `perturb_and_solve`. Steps that would raise it are halved.
 
     Arguments:
         run: Rows at hand.

@@ -5,22 +5,22 @@ data, :math:`\hat z(y)`, and the result is carried back to the noise level b of 
 
 **Resampling in one notation.** The paper multiplies two Gaussians: :math:`N(\hat z(y), b^2)`, the consistent code with
 noise of the level, and :math:`N(z', s^2)` around the state :math:`z'` of the unconditional step. With levels
-:math:`\sigma` instead of :math:`\bar\alpha` its variance :math:`\gamma\frac{1-\bar\alpha_b}{1-\bar\alpha_a}
-(1 - \bar\alpha_a/\bar\alpha_b)` is, exactly, :math:`s^2 = \gamma\,b^2 t` with :math:`t = 1 - b^2/a^2`: :math:`\gamma`
-times the variance of a DDPM step. So
+:math:`\sigma` instead of :math:`\bar\alpha` its variance :math:`\gamma\frac{1-\bar\alpha_b}{1-\bar\alpha_a} (1 -
+\bar\alpha_a/\bar\alpha_b)` is, exactly, :math:`s^2 = \gamma\,b^2 t` with :math:`t = 1 - b^2/a^2`: :math:`\gamma` times
+the variance of a DDPM step. So
 
 .. math:: z_b = (1 - w)\,z' + w\,\hat z(y) + \sqrt{w}\,b\,\epsilon, \qquad w = \frac{\gamma t}{1 + \gamma t},
 
 for any levels. If :math:`z' = \hat z + b e` the result has noise of variance :math:`b^2(1 - w + w^2)` and not
 :math:`b^2`: up to a quarter is missing, and the denoiser is asked at a level that the state does not have. The Tweedie
-estimate :math:`\hat z = z - \sigma\,\hat\epsilon` is ``prior.denoise`` here; the authors' code has
-:math:`1 - \bar\alpha` where its root belongs.
+estimate :math:`\hat z = z - \sigma\,\hat\epsilon` is ``prior.denoise`` here; the authors' code has :math:`1 -
+\bar\alpha` where its root belongs.
 
-``form="published"``: DDIM steps with kicks of DPS; in the last two thirds of the run, every tenth step, a few DDIM steps
-ahead (time travel) for a better :math:`\hat z`, then consistency, in the middle third of the *field*
-(:math:`\hat z(y) = E(x)`; the decoder takes no part) and in the last third of the *code*, and resampling. Consistency ends
-at the noise level, :math:`\chi^2 = 1`, where the authors go on to a mean square of 1e-6 or the largest number of
-iterations. Its :math:`\hat z(y)` is one point, so that the ensemble is no posterior.
+``form="published"``: DDIM steps with kicks of DPS; in the last two thirds of the run, every tenth step, a few DDIM
+steps ahead (time travel) for a better :math:`\hat z`, then consistency, in the middle third of the *field* (:math:`\hat
+z(y) = E(x)`; the decoder takes no part) and in the last third of the *code*, and resampling. Consistency ends at the
+noise level, :math:`\chi^2 = 1`, where the authors go on to a mean square of 1e-6 or the largest number of iterations.
+Its :math:`\hat z(y)` is one point, so that the ensemble is no posterior.
 
 ``form="derived"`` (the default): what the resampled state must be for the next denoiser call to make sense is
 :math:`z_b = z_0 + b\,\epsilon` with a draw :math:`z_0` of :math:`p(z_0 | z_a, y)`. Consistency is made a draw by
@@ -32,8 +32,8 @@ randomising what is optimised: with :math:`c \sim N(m, C)`, the law of the clean
 at every step, with all noise fresh (:math:`w = 1`), without kicks and time travel, which would use data or steps twice.
 **Exact for Gaussian codes and linear decoders**; elsewhere the draw of a linearised decoder ("randomise, then
 optimise"). A draw misfits the data as the truth does, :math:`\chi^2 = 1` on average: hard consistency at the noise
-level is a property, not a stopping rule. Where decoder and operator are linear the method is that of `LatentDAPS`; where
-they are not, a few Gauss-Newton steps take the place of a Markov chain.
+level is a property, not a stopping rule. Where decoder and operator are linear the method is that of `LatentDAPS`;
+where they are not, a few Gauss-Newton steps take the place of a Markov chain.
 
 ``width="exact"`` takes :math:`C = a^2 J` (products with the Jacobian of the denoiser, cheap beside a large decoder),
 ``width="white"`` :math:`C = a^2/(1 + a^2)`, which is exact for independent codes of unit variance.
@@ -47,10 +47,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from scidiff.posterior.base import Run
+from scidiff.posterior.base import Run, differentiate
 from scidiff.posterior.consistency import Objective, adamw, conjugate_gradients, lbfgs
 from scidiff.posterior.daps import DAPS
-from scidiff.posterior.dps import DPS, kick_length
+from scidiff.posterior.dps import kick_length
 from scidiff.posterior.latent import LatentSampler, pixels, row
 from scidiff.posterior.local import Product, closed_form, perturb_and_solve, randomised
 from scidiff.samplers.base import Path, level
@@ -61,6 +61,15 @@ __all__ = ["ReSample", "resampled"]
 
 REACHED = 1.1
 """A published run whose final chi2 is above this did not reach the noise level."""
+
+
+def largest_chi2(n: int) -> float:
+    """What a mean of n squared standard normal numbers exceeds once in three million draws.
+
+    References:
+        The distribution of chi-square (Wilson and Hilferty, 1931), whose cube root is nearly normal.
+    """
+    return (1 - 2 / (9 * n) + 5 * (2 / (9 * n)) ** 0.5) ** 3
 
 
 def resampled(u: Tensor, z: Tensor, noise: Tensor, a: float, b: float, gamma: float) -> Tensor:
@@ -150,12 +159,13 @@ class ReSample(LatentSampler):
         return Euler(500 if self.steps is None else self.steps, vp_linear).levels()
 
     def draw(self, run: Run) -> Tensor:
+        run.measurement.forward_mode = True
         with torch.no_grad():
             u = self.derived(run) if self.form == "derived" else self.published(run)
             r = run.measurement.residual(u)
             chi2 = r.square().mean(1)
             run.note("chi2", chi2.mean())
-            bound = REACHED if self.form == "published" else 1 + 5 * (2 / r.shape[1]) ** 0.5  # five standard deviations
+            bound = REACHED if self.form == "published" else largest_chi2(r.shape[1])
             run.note("unreached", (chi2 > bound).double().mean())
         return u
 
@@ -203,12 +213,19 @@ class ReSample(LatentSampler):
         r = run.measurement.residual(torch.zeros_like(u))
         c = r.square().mean(1).sqrt().clamp(min=1)
         zeta = kick_length(r.shape[1], N) if self.zeta is None else self.zeta
-        guide = DPS(1, 0.0).guide
 
         def step(u: Tensor, a: float, b: float) -> Tensor:
-            D, gradient = guide(run, u, a, c)
+            u, D = differentiate(run, u, level(u, a))
+            with torch.enable_grad():
+                r = run.measurement.residual(D)
+                norm = torch.linalg.vector_norm(r, dim=1) / c
+            run.cost.operator_vjp += 1
+            run.cost.denoiser_vjp += 1
+            (gradient,) = torch.autograd.grad(norm, u, torch.ones_like(norm))
             kick = zeta * ((1 + b**2) / (1 + a**2)) ** 0.5  # alpha-bar times the change of variables of DPS
-            return D + (b / a) * (u - D) - kick * gradient
+            kick = kick * (1 - 1 / r.detach().square().mean(1)).clamp(min=0)  # ends at the noise level as well
+            D = D.detach()
+            return D + (b / a) * (u.detach() - D) - row(kick, D) * gradient
 
         for i, (a, b) in enumerate(path):
             u = step(u, a, b)

@@ -77,7 +77,7 @@ class LinearAutoencoder:
         """``(k,)`` for the one shape of field that it takes."""
         if tuple(shape) != self.field_shape:
             raise ValueError(
-                f"this autoencoder takes fields of shape {self.field_shape}, got {tuple(shape)}; fit one to such fields."
+                f"expected a field of shape {self.field_shape}, got {tuple(shape)}; fit an autoencoder to such fields."
             )
         return (len(self.factor),)
 
