@@ -55,6 +55,8 @@ def main(
         row = {"share": float(shares[i]), **{name: float(e[0][i]) for name, e in errors.items()}}
         rows.append(row)
         print(f"{low:6.3f} to {high:5.3f}  {row['share']:9.2e}  {row['code']:8.4f}  {row['coarse grid']:11.4f}")
+    total = {name: sum(row["share"] * row[name] ** 2 for row in rows) ** 0.5 for name in versions}
+    print(f"{'all':>14}  {1.0:9.2e}  {total['code']:8.4f}  {total['coarse grid']:11.4f}")
 
     from matplotlib.figure import Figure
 

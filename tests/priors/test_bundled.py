@@ -19,7 +19,8 @@ def test_cards_say_what_a_prior_is(root):
         assert not missing, f"the card of {name} lacks {missing}"
         assert card["name"] == name
         assert (root / card["samples"]).exists()
-        floor = 0.8 if "law" in card else 0.5  # of a known random law even the exact denoiser leaves most
+        # Of a known random law even the exact denoiser leaves most; codes have little redundancy left.
+        floor = 0.8 if "law" in card or "autoencoder" in card else 0.5
         assert card["loss_curve"][-1][1] < floor * card["loss_curve"][0][1]
 
 

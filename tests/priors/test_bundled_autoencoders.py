@@ -22,7 +22,7 @@ def test_cards_say_what_is_lost_and_which_pairs_belong_together(root):
         found = card["reconstruction"]
         assert found["fields"] == "held out" and found["psnr"] > 38
         errors = [row[2] for row in found["bands"]]
-        assert errors[0] < 0.01 and errors[0] == min(errors)  # the coarse structure comes through
+        assert max(errors[:3]) < 0.02 and errors[2:] == sorted(errors[2:])  # what is lost is lost from the fine end
         assert card["compression"] == card["stride"] ** 2 * card["channels"] / card["network"]["latent"] > 1
         tables = tomllib.loads((root / f"examples/autoencoders/{name}.toml").read_text())
         assert tables["data"] == card["data"] and all(card[k] == v for k, v in tables["card"].items())
