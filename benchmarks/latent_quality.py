@@ -1,8 +1,9 @@
 """Latent samplers beside pixel samplers and total variation on one problem: at equal calls and at equal seconds.
 
-Every method draws an ensemble for the same held-out cases. Two budgets are compared. *Calls*: passes through the
-network and the operator (with the decoder), forward and back, per member. *Seconds*: wall time of a case. The steps of
-a method are those that two short runs predict for the budget; what it then took is in the table. Defaults otherwise.
+Every method draws an ensemble for the same held-out cases. Two budgets are compared. *Calls*: passes through networks
+(denoiser, decoder, encoder), forward and back, per member. *Seconds*: processor time of a case, which other work on the
+machine does not change. The steps of a method are those that two short runs predict for the budget; what it then took
+is in the table. The samplers that would make few levels of it get cheaper levels (`METHODS`); defaults otherwise.
 
 Each cell (method, budget, case) runs in a process of its own, so that its peak memory is its own, and writes one JSON
 file; a run that was stopped goes on where it was. Total variation is the problem's own baseline.
@@ -18,27 +19,26 @@ import hashlib
 import json
 import os
 import resource
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 METHODS: dict[str, tuple[str, bool, dict[str, Any]]] = {
-    "resample": ("resample", True, {}),
-    "resample, white": ("resample", True, {"width": "white"}),
+    "resample": ("resample", True, {"newton": 1, "iterations": 6, "lanczos": 6}),
+    "resample, white": ("resample", True, {"width": "white", "newton": 1, "iterations": 6}),
     "resample, published": ("resample", True, {"form": "published"}),
     "psld": ("psld", True, {}),
     "psld, published": ("psld", True, {"form": "published"}),
-    "latent_daps": ("latent_daps", True, {}),
+    "latent_daps": ("latent_daps", True, {"width": "white", "moves": 6}),
     "latent_dps": ("latent_dps", True, {"form": "published"}),
+    "latent_dps, annealed": ("latent_dps", True, {"form": "annealed"}),
     "mmps": ("mmps", False, {}),
     "dps": ("dps", False, {}),
     "daps": ("daps", False, {}),
 }
 SCORES = ("psnr", "ssim", "crps", "coverage_90", "chi2")
-PROBE = 6
-"""Steps of the run that predicts how many a budget allows; below 20 some methods skip parts of themselves."""
+PROBE = 4
+"""Steps of the shorter run that predicts how many a budget allows."""
 
 
 def parse(pairs: list[str]) -> dict[str, Any]:
@@ -55,35 +55,43 @@ def parse(pairs: list[str]) -> dict[str, Any]:
 
 def prepared(a: argparse.Namespace, case: int, latent: bool) -> tuple[Any, Any, Any]:
     """The problem, one case, and its posterior with the pixel prior or the one of codes."""
-    import torch
+    from scidiff import problems
 
-    from scidiff import Posterior, problems
-    from scidiff.priors import LatentPrior, load_pretrained
-
-    settings = parse(a.set) | ({"prior": a.pixel} if a.pixel else {}) | ({"data": a.data} if a.data else {})
-    problem: Any = problems.get(a.problem, **settings)
+    settings = parse(a.set) | ({"data": a.data} if a.data else {})
+    prior = a.latent if latent else a.pixel
+    problem: Any = problems.get(a.problem, **settings, **({"prior": prior} if prior else {}))
     found = problem.case(case)
-    posterior = problem.posterior(found.observation)
-    if latent:
-        prior: Any = load_pretrained(a.latent)
-        if not isinstance(prior, LatentPrior):
-            raise SystemExit(f"{a.latent}: expected a prior of codes behind an autoencoder, found another prior.")
-        with torch.no_grad():
-            field = posterior.prior.decode(torch.zeros(1, *posterior.shape)).shape[1:]
-        stride = prior.autoencoder.stride
-        if any(n % stride for n in field[1:]):
-            prior = LatentPrior(prior.autoencoder.on(tuple(field[1:])), prior.prior)  # type: ignore[attr-defined]
-        posterior = Posterior(prior, posterior.likelihood, prior.state_shape(tuple(field)))
-    return problem, found, posterior
+    return problem, found, problem.posterior(found.observation)
 
 
 def run(method: Any, posterior: Any, members: int) -> tuple[Any, float, float]:
-    """The ensemble, seconds, and calls per member."""
+    """The ensemble, seconds of processor time, and passes through networks per member."""
     import torch
 
-    begin = time.perf_counter()
+    begin = time.process_time()
     ensemble = method(posterior, members, torch.Generator().manual_seed(0))
-    return ensemble, time.perf_counter() - begin, float(sum(ensemble.cost.as_dict().values()))
+    calls = [ensemble.cost.denoiser, ensemble.cost.denoiser_vjp]
+    calls += [ensemble.diagnostics.get(name, 0) for name in ("decoder", "decoder_vjp", "encoder")]
+    return ensemble, time.process_time() - begin, float(sum(calls))
+
+
+def steps_for(a: argparse.Namespace, name: str, budget: str) -> int | None:
+    """Steps that a budget allows: by two short runs of one member of case 0, kept in a file for all cases."""
+    from scidiff.posterior import get
+
+    if budget == "default":
+        return None
+    kept = path_of(a, name, "probe", 0)
+    if not kept.exists():
+        kind, latent, options = METHODS[name]
+        posterior = prepared(a, 0, latent)[2]
+        probes = [run(get(kind, **options, steps=PROBE * k), posterior, 1)[1:] for k in (1, 3)]
+        kept.write_text(json.dumps(probes))
+    short, long = json.loads(kept.read_text())
+    index, limit = (0, a.seconds / a.members) if budget == "seconds" else (1, a.calls)
+    each = max((long[index] - short[index]) / (2 * PROBE), 1e-9)
+    fixed = max(0.0, short[index] - PROBE * each)
+    return max(4, min(1000, int((limit - fixed) / each)))
 
 
 def cell(a: argparse.Namespace, name: str, budget: str, case: int) -> dict[str, Any]:
@@ -94,33 +102,42 @@ def cell(a: argparse.Namespace, name: str, budget: str, case: int) -> dict[str, 
 
     torch.set_num_threads(a.threads)
     kind, latent, options = METHODS[name]
+    steps = steps_for(a, name, budget)
     problem, found, posterior = prepared(a, case, latent)
-    if budget == "default":
-        steps = None
-    else:  # two probes: what a run costs beside its steps, and what a step costs
-        short, long = (run(get(kind, **options, steps=PROBE * k), posterior, a.members) for k in (2, 4))
-        index, limit = (1, a.seconds) if budget == "seconds" else (2, a.calls)
-        each = max((long[index] - short[index]) / (2 * PROBE), 1e-9)
-        fixed = max(0.0, short[index] - 2 * PROBE * each)
-        steps = max(4, min(1000, int((limit - fixed) / each)))
-        options = {**options, "steps": steps}
-    ensemble, seconds, calls = run(get(kind, **options), posterior, a.members)
+    ensemble, seconds, calls = run(get(kind, **options, **({"steps": steps} if steps else {})), posterior, a.members)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     result = found.observation.assign(
         {problem.field: (("member", *found.truth[problem.field].dims), ensemble.samples[:, 0, 0].numpy())}
     )
     scores = {key: float(value) for key, value in problem.evaluate(result, found.truth).items()}
     return {
         "method": name, "budget": budget, "case": case, "steps": steps, "seconds": seconds, "calls": calls,
-        "decoder": ensemble.diagnostics.get("decoder"), "unreached": ensemble.diagnostics.get("unreached"),
-        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "unreached": ensemble.diagnostics.get("unreached"), "peak_gib": peak,
         "scores": {key: value for key, value in scores.items() if value == value},
     }  # fmt: skip
 
 
+def apart(a: argparse.Namespace, name: str, budget: str, case: int, target: Path) -> str:
+    """Computes a cell in a process of its own and writes its file; an error as text."""
+    part = target.with_suffix(".part")
+    child = os.fork()
+    if child == 0:
+        try:
+            part.write_text(json.dumps(cell(a, name, budget, case), indent=1))
+            os.replace(part, target)
+        except Exception as error:  # noqa: BLE001 - told by the parent
+            part.write_text(f"{type(error).__name__}: {error}")
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return (part.read_text() if part.exists() else "no message") if status else ""
+
+
 def path_of(a: argparse.Namespace, name: str, budget: str, case: int) -> Path:
     """The file of a cell: its name, and a fingerprint of the settings that decide its numbers."""
-    limit = {"seconds": a.seconds, "calls": a.calls, "default": 0}[budget]
-    key = [a.problem, a.latent, a.pixel, a.data, sorted(a.set), a.members, limit, METHODS[name]]
+    limit = {"seconds": a.seconds, "calls": a.calls}.get(budget, 0)
+    members = 0 if budget == "probe" else a.members
+    key = [a.problem, a.latent, a.pixel, Path(a.data or "").name, sorted(a.set), members, limit, METHODS[name]]
     digest = hashlib.blake2b(json.dumps(key).encode(), digest_size=4).hexdigest()
     return a.out / f"{a.problem}--{name.replace(', ', '-')}--{budget}--{case}--{digest}.json"
 
@@ -165,16 +182,11 @@ def main() -> None:
     parser.add_argument("--calls", type=float, default=400)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     a = parser.parse_args()
-    if a.one:
-        name, budget, case = a.one
-        target = path_of(a, name, budget, int(case))
-        part = target.with_suffix(".part")
-        part.write_text(json.dumps(cell(a, name, budget, int(case)), indent=1))
-        os.replace(part, target)
-        return
     a.out.mkdir(parents=True, exist_ok=True)
+    import scidiff.posterior  # noqa: F401 - loaded once; a forked cell then only computes
+    import scidiff.problems  # noqa: F401
+
     print(
         f"{a.problem} {a.set}, latent {a.latent}, pixel {a.pixel or 'default'}, {a.members} members, seed 0, ", end=""
     )
@@ -184,13 +196,9 @@ def main() -> None:
         for budget in a.budgets:
             for name in a.methods:
                 target = path_of(a, name, budget, case)
-                if not target.exists():
-                    command = [sys.executable, *sys.argv, "--one", name, budget, str(case)]
-                    done = subprocess.run(command, capture_output=True, text=True, check=False)
-                    if done.returncode:
-                        lines = done.stderr.strip().splitlines() or ["no message"]
-                        print(f"{name}, {budget}, case {case} failed: {lines[-1]}", flush=True)
-                        continue
+                if not target.exists() and (error := apart(a, name, budget, case, target)):
+                    print(f"{name}, {budget}, case {case} failed: {error}", flush=True)
+                    continue
                 cells.append(json.loads(target.read_text()))
                 last = cells[-1]
                 print(f"{name}, {budget}, case {case}: PSNR {last['scores'].get('psnr', float('nan')):.2f}", flush=True)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-__all__ = ["AffinePrior", "Case", "Problem", "parameters", "require", "rescaled", "samples_of", "stream"]
+__all__ = ["AffinePrior", "Case", "Problem", "parameters", "require", "rescaled", "samples_of", "states_for", "stream"]
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,16 @@ class AffinePrior:
         """Shape of ``u``."""
         return self.prior.shape
 
+    def on(self, grid: tuple[int, ...]) -> AffinePrior:
+        """That of the prior, if it has one: the same for fields of one grid."""
+        bind: Any = getattr(self.prior, "on", None)
+        return self if bind is None else AffinePrior(bind(grid), self.factor, self.offset)
+
+    def state_shape(self, field: tuple[int, ...]) -> tuple[int, ...]:
+        r"""Shape of ``u`` for fields (\*X) of shape ``field``."""
+        own: Any = getattr(self.prior, "state_shape", None)
+        return tuple(field) if own is None else own(tuple(field))
+
     def denoise(self, u: Tensor, sigma: Tensor) -> Tensor:
         """That of the prior: ``u`` has not changed."""
         return self.prior.denoise(u, sigma)
@@ -127,6 +137,14 @@ class AffinePrior:
     def encode(self, x: Tensor) -> Tensor:
         """Inverse of `decode`."""
         return self.prior.encode((x - self.offset) / self.factor)
+
+
+def states_for(prior: Prior, field: tuple[int, ...]) -> tuple[Prior, tuple[int, ...]]:
+    r"""The prior for fields (\*X) of this shape, and the shape of its states: another one behind an autoencoder."""
+    bind: Any = getattr(prior, "on", None)
+    prior = prior if bind is None else bind(tuple(field[1:]))
+    own: Any = getattr(prior, "state_shape", None)
+    return prior, tuple(field) if own is None else own(tuple(field))
 
 
 def rescaled(prior: Prior, factor: float) -> Prior:

@@ -28,7 +28,7 @@ from scidiff.errors import InputError
 from scidiff.inference import Ensemble, Likelihood, Posterior
 from scidiff.metrics import coverage, crps, rmse, spread_skill, ssim
 from scidiff.noise import GaussianNoise
-from scidiff.problems.base import Case, parameters, require, samples_of, stream
+from scidiff.problems.base import Case, parameters, require, samples_of, states_for, stream
 from scidiff.protocols import Noise, Operator, Prior
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ class GridProblem:
         return Likelihood(self.operator(observation), self.noise_of(observation), self.measurement(observation))
 
     def posterior(self, observation: xr.Dataset) -> Posterior:
-        prior, shape = self.prior_for(observation), (1, *self.template(observation).shape)
+        prior, shape = states_for(self.prior_for(observation), (1, *self.template(observation).shape))
         if prior.shape is not None and tuple(prior.shape) != shape:
             raise InputError(f"the prior's states have shape {tuple(prior.shape)}, but this field needs {shape}.")
         return Posterior(prior, self.likelihood(observation), shape)

@@ -84,6 +84,18 @@ class LatentPrior:
         """Real type in which the prior of codes answers when nothing else is given."""
         return getattr(self.prior, "dtype", torch.get_default_dtype())
 
+    @property
+    def units(self) -> str:
+        """Physical units of fields, where the autoencoder states them."""
+        return getattr(self.autoencoder, "units", "1")
+
+    def on(self, grid: tuple[int, ...]) -> LatentPrior:
+        """The same for fields of one grid, which need not fit the stride where the autoencoder can pad and crop."""
+        bind: Any = getattr(self.autoencoder, "on", None)
+        if bind is None or all(n % self.autoencoder.stride == 0 for n in grid):
+            return self
+        return LatentPrior(bind(tuple(grid)), self.prior)
+
     def state_shape(self, field: tuple[int, ...]) -> tuple[int, ...]:
         r"""Shape of ``u`` for fields (\*X) of shape ``field``; what `Posterior` wants as ``shape``.
 
