@@ -76,7 +76,7 @@ def run(method: Any, posterior: Any, members: int) -> tuple[Any, float, float]:
 
 
 def steps_for(a: argparse.Namespace, name: str, budget: str) -> int | None:
-    """Steps that a budget allows: by two short runs of one member of case 0, kept in a file for all cases."""
+    """Steps that a budget allows: by two short runs on case 0 (after one to warm up), in a file for all cases."""
     from scidiff.posterior import get
 
     if budget == "default":
@@ -85,10 +85,10 @@ def steps_for(a: argparse.Namespace, name: str, budget: str) -> int | None:
     if not kept.exists():
         kind, latent, options = METHODS[name]
         posterior = prepared(a, 0, latent)[2]
-        probes = [run(get(kind, **options, steps=PROBE * k), posterior, 1)[1:] for k in (1, 3)]
+        probes = [run(get(kind, **options, steps=PROBE * k), posterior, a.members)[1:] for k in (1, 1, 3)][1:]
         kept.write_text(json.dumps(probes))
     short, long = json.loads(kept.read_text())
-    index, limit = (0, a.seconds / a.members) if budget == "seconds" else (1, a.calls)
+    index, limit = (0, a.seconds) if budget == "seconds" else (1, a.calls)
     each = max((long[index] - short[index]) / (2 * PROBE), 1e-9)
     fixed = max(0.0, short[index] - PROBE * each)
     return max(4, min(1000, int((limit - fixed) / each)))
@@ -136,8 +136,7 @@ def apart(a: argparse.Namespace, name: str, budget: str, case: int, target: Path
 def path_of(a: argparse.Namespace, name: str, budget: str, case: int) -> Path:
     """The file of a cell: its name, and a fingerprint of the settings that decide its numbers."""
     limit = {"seconds": a.seconds, "calls": a.calls}.get(budget, 0)
-    members = 0 if budget == "probe" else a.members
-    key = [a.problem, a.latent, a.pixel, Path(a.data or "").name, sorted(a.set), members, limit, METHODS[name]]
+    key = [a.problem, a.latent, a.pixel, Path(a.data or "").name, sorted(a.set), a.members, limit, METHODS[name]]
     digest = hashlib.blake2b(json.dumps(key).encode(), digest_size=4).hexdigest()
     return a.out / f"{a.problem}--{name.replace(', ', '-')}--{budget}--{case}--{digest}.json"
 

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from scidiff.nn.attention import Attention
 from scidiff.nn.grid import PADDING, check_options, from_patches, pad_to_multiple, to_patches
+from scidiff.nn.recompute import maybe_recomputed
 
 __all__ = ["Block", "RMSNorm", "UNet", "conv"]
 
@@ -78,6 +79,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         """(B, inputs, ...), (B, E) -> (B, outputs, ...)."""
+        return maybe_recomputed(self._forward, x, embedding)
+
+    def _forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         h = self.norm2(self.conv1(F.silu(self.norm1(x))))
         if self.modulate is not None:
             gain, bias = (_channel(v, h) for v in self.modulate(embedding).chunk(2, dim=1))

@@ -21,6 +21,7 @@ import torch
 from torch import Generator, Tensor
 
 from scidiff.inference import Ensemble, Posterior
+from scidiff.nn.recompute import recomputing
 from scidiff.posterior.base import MemberSampler, Run
 from scidiff.posterior.measurement import Measurement
 from scidiff.priors.gaussian import from_real, to_real
@@ -69,7 +70,7 @@ class Counted:
 
 
 class LatentSampler(MemberSampler):
-    """A sampler that knows what a decoder costs.
+    """A sampler that knows what a decoder costs: large blocks of networks are computed again on the way back.
 
     Diagnostics beside those of the method, per member: ``decoder``, ``decoder_vjp`` and ``encoder`` calls.
     """
@@ -85,7 +86,8 @@ class LatentSampler(MemberSampler):
         """Draws an ensemble, see `MemberSampler`; ValueError where the operator does not take decoded fields."""
         prior = Counted(posterior.prior)
         counted = Posterior(prior, posterior.likelihood, posterior.shape)  # type: ignore[arg-type]
-        found = super().__call__(counted, members, generator, batch_size, callback)
+        with recomputing():
+            found = super().__call__(counted, members, generator, batch_size, callback)
         rows = len(member_indices(members)) * posterior.batch
         calls = {"decoder": prior.decoded, "decoder_vjp": prior.pulled, "encoder": prior.encoded}
         found.diagnostics.update({name: count / rows for name, count in calls.items()})
