@@ -178,8 +178,8 @@ def bent():
 
 @pytest.mark.parametrize(
     "method",
-    [ReSample(), ReSample(width="white"), ReSample(width="white", optimiser="lbfgs"), MMPS()],
-    ids=["resample", "white", "lbfgs", "mmps"],
+    [ReSample(), ReSample(width="white"), ReSample(width="white", optimiser="lbfgs"), LatentDAPS(), MMPS()],
+    ids=["resample", "white", "lbfgs", "latent_daps", "mmps"],
 )
 def test_bent_decoder_against_the_grid(method):
     """Pixel samplers work behind a decoder as well, through its products."""

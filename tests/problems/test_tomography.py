@@ -336,3 +336,25 @@ def test_the_real_tooth(real_data) -> None:
         for k, v in problem.baselines(observation).items()
     }
     assert scores["tv"] > scores["sirt"] - 1 > scores["fbp"] + 5
+
+
+def test_a_prior_of_codes_behind_an_autoencoder():
+    """States are codes, padded to the stride; fields are converted from Hounsfield units like those of any prior."""
+    from scidiff.nn.autoencoder import ConvAutoencoder
+    from scidiff.priors import GaussianPrior, LatentPrior
+    from scidiff.priors.autoencoder import FieldAutoencoder
+    from scidiff.priors.linear_autoencoder import LinearAutoencoder
+
+    autoencoder = FieldAutoencoder(ConvAutoencoder(1, 2, (4, 8), blocks=1), -300.0, 400.0, units="HU")
+    prior = LatentPrior(autoencoder, GaussianPrior(torch.zeros(2, 5, 5), 1.0))
+    problem = SparseViewCT(views=6, size=18, prior=prior)
+    observation = problem.case(0).observation
+    posterior = problem.posterior(observation)
+    assert posterior.shape == (2, 5, 5)  # 18 pixels padded to 20, stride 4
+    u = torch.randn(2, 2, 5, 5, generator=torch.Generator().manual_seed(0))
+    x, hu = posterior.prior.decode(u), autoencoder.decode(u)[..., :18, :18]
+    assert x.shape == (2, 1, 18, 18)
+    assert torch.allclose(x, float(observation["water"]) * (1 + hu / 1000), atol=1e-6)
+    linear = LinearAutoencoder(torch.zeros(1, 18, 18), torch.eye(324)[:3].reshape(3, 1, 18, 18))
+    fixed = SparseViewCT(views=6, size=18, prior=LatentPrior(linear, linear.code_prior()))
+    assert fixed.posterior(observation).shape == (3,)
