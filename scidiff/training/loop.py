@@ -11,9 +11,8 @@ found before a checkpoint is written; data that cannot be read are reported afte
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -21,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from scidiff.errors import InputError, Interrupted
+from scidiff.team import joined
 from scidiff.training.batches import Batch, Source, draw
 from scidiff.training.checkpoint import load_checkpoint, save_checkpoint
 from scidiff.training.config import TrainingConfig
@@ -101,7 +101,7 @@ def train(
         raise InputError(f"{path} exists; continue it with --resume, replace it with --overwrite, or choose --out.")
 
     with (
-        _processes(device) as (rank, world),
+        joined(device) as (rank, world),
         ThreadPoolExecutor(1) as loader,
         _bar(config.steps, done, progress, rank) as bar,
     ):
@@ -184,19 +184,6 @@ def _sum_over_processes(parameters: list[nn.Parameter], loss: Tensor) -> Tensor:
     for p, g, piece in zip(parameters, grads, flat[:-1].split([g.numel() for g in grads]), strict=True):
         p.grad = g.copy_(piece.view(g.shape))
     return flat[-1]
-
-
-@contextmanager
-def _processes(device: torch.device | str) -> Iterator[tuple[int, int]]:
-    """Rank and number of processes; joins and leaves the group that `torchrun` announces."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield 0, 1
-        return
-    dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
-    try:
-        yield dist.get_rank(), dist.get_world_size()
-    finally:
-        dist.destroy_process_group()
 
 
 def _bar(total: int, done: int, show: bool, rank: int):  # noqa: ANN202
