@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from scidiff.solvers.periodic import Periodic
+from scidiff.solvers.stepping import Step
 
 __all__ = ["NavierStokes", "kolmogorov"]
 
@@ -91,8 +92,7 @@ class NavierStokes(Periodic):
         self._products = torch.complex(products, torch.zeros_like(products))  # products of two types are slow
         # Half a series stands for the other half too: all columns but the first count twice.
         twice = torch.where(torch.arange(columns, device=device) > 0, 2.0, 1.0).to(dtype)
-        self._products_adjoint, self._velocity_adjoint = self._products / twice, self._velocity.conj() * twice
-        self._velocity_adjoint = self._velocity_adjoint.resolve_conj()
+        self._products_adjoint, self._velocity_adjoint = self._products / twice, -twice * self._velocity
         self.force = self.transform(forcing.to(device, dtype))
 
     def transform(self, x: Tensor) -> Tensor:
@@ -117,8 +117,6 @@ class NavierStokes(Periodic):
 
     def change(self, w: Tensor) -> Tensor:
         r""":math:`f - v \cdot \nabla \omega`, truncated."""
-        if torch.is_grad_enabled() and w.requires_grad:
-            return _Change.apply(w, self)[0]  # type: ignore[index]
         return self.advected(self.velocity(w))
 
     def advected(self, velocity: Tensor) -> Tensor:
@@ -127,19 +125,18 @@ class NavierStokes(Periodic):
         products = torch.fft.rfft2(torch.stack([(v - u) * (v + u), u * v], -3))[..., : self.kept.shape[1]]
         return self.force + (self._products * products).sum(-3)
 
-    def tangent(self, velocity: Tensor, h: Tensor) -> Tensor:
-        """The derivative of `change` at a state with this velocity, in the direction h."""
-        (u, v), (du, dv) = velocity.unbind(-3), self.velocity(h).unbind(-3)
-        p = torch.fft.rfft2(torch.stack([2 * (v * dv - u * du), u * dv + v * du], -3))[..., : self.kept.shape[1]]
-        return self._products[0] * p[..., 0, :, :] + self._products[1] * p[..., 1, :, :]
-
-    def adjoint(self, velocity: Tensor, g: Tensor) -> Tensor:
-        """The transpose of `tangent`, real and imaginary parts being the unknowns, as gradients are."""
+    def recorded(self, w: Tensor) -> tuple[Tensor, Step]:
+        """`change`, and the function that takes a gradient with respect to it to the gradient with respect to w."""
+        velocity = self.velocity(w)
         u, v = velocity.unbind(-3)
-        a, b = self.field(self._products_adjoint * g[..., None, :, :]).unbind(-3)
-        pulled = torch.stack([(b * v).addcmul(a, u, value=-2), (b * u).addcmul(a, v, value=2)], -3)
-        p = torch.fft.rfft2(pulled)[..., : self.kept.shape[1]]
-        return self._velocity_adjoint[0] * p[..., 0, :, :] + self._velocity_adjoint[1] * p[..., 1, :, :]
+
+        def pull(g: Tensor) -> Tensor:
+            a, b = self.field(self._products_adjoint * g[..., None, :, :]).unbind(-3)
+            pulled = torch.stack([(b * v).addcmul_(a, u, value=-2), (b * u).addcmul_(a, v, value=2)], -3)
+            series = torch.fft.rfft2(pulled)[..., : self.kept.shape[1]]
+            return (self._velocity_adjoint * series).sum(-3)
+
+        return self.advected(velocity), pull
 
     def courant(self, w: Tensor, dt: float) -> Tensor:
         """Largest number of grid spacings that the flow crosses in a step, one per state; fourth-order steps are
@@ -148,33 +145,3 @@ class NavierStokes(Periodic):
         u, v = self.velocity(w).abs().unbind(-3)
         (height, width), (Ly, Lx) = self.grid, self.lengths
         return (u * (width / Lx) + v * (height / Ly)).amax((-2, -1)) * dt
-
-
-class _Change(torch.autograd.Function):
-    """`NavierStokes.change` and the velocity, which is all that its gradient needs."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(w: Tensor, equation: NavierStokes) -> tuple[Tensor, Tensor]:
-        velocity = equation.velocity(w)
-        return equation.advected(velocity), velocity
-
-    @staticmethod
-    def setup_context(ctx, inputs: tuple[Tensor, NavierStokes], output: tuple[Tensor, Tensor]) -> None:  # noqa: ANN001
-        ctx.equation = inputs[1]
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(inputs[0], output[1])
-        ctx.save_for_forward(output[1])
-
-    @staticmethod
-    def backward(ctx, g: Tensor, _: Tensor | None) -> tuple[Tensor, None]:  # noqa: ANN001
-        w, velocity = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient itself will be differentiated
-            velocity = ctx.equation.velocity(w)
-        return ctx.equation.adjoint(velocity, g), None
-
-    @staticmethod
-    def jvp(ctx, h: Tensor, _: None) -> tuple[Tensor, None]:  # noqa: ANN001
-        (velocity,) = ctx.saved_tensors
-        return ctx.equation.tangent(velocity, h), None
