@@ -12,8 +12,8 @@ the box to less than a tenth, and the flow has moved them. *Forward*: :math:`\om
 for; the posterior of :math:`\omega_0` is Gaussian and known (`NavierStokesForward.exact`), that of :math:`\omega(T)` is
 its image. In both problems the unknown, and what samplers draw, is :math:`\omega_0`.
 
-Simulated cases come from a grid twice as fine (see `scidiff.problems.navier_stokes`), whose error counts as noise where
-the solver is part of the measurement.
+Simulated cases come from a grid twice as fine (see `scidiff.problems.navier_stokes`). What it adds at the sensors counts
+as noise: the error of the coarse solver at time T, waves that the coarse grid does not hold at time 0.
 
 References:
     DiffusionPDE: Generative PDE-Solving Under Partial Observation (Huang et al., 2024), arXiv:2406.17763 (grid 128x128,
@@ -192,8 +192,11 @@ class NavierStokesForward(NavierStokesInverse):
 
     @property
     def model_error(self) -> float:  # type: ignore[override]
-        """No solver is part of the measurement."""
-        return 0.0
+        """Waves that the grid does not hold are seen too: the root of their variance."""
+        if self._model_error is not None:
+            return float(self._model_error)
+        fine = self.law((FINER * self.size, FINER * self.size))
+        return math.sqrt(float(fine.variance.mean()) - self.std**2)
 
     def watched(self, start: Tensor, later: Tensor) -> Tensor:
         return start
