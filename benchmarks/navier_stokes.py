@@ -45,7 +45,18 @@ METHODS = (
     "enkg:particles=256", "dpg:steps=50,samples=32", "enkg:particles=1024",
 )  # fmt: skip
 LEVELS = partial(log_linear, sigma_min=0.05, sigma_max=30.0)
-COLUMNS = ("noise", "cases", "relative L2", "CRPS", "spread/skill", "coverage 90 %", "members", "solver", "gradients", "seconds")
+COLUMNS = (
+    "noise",
+    "cases",
+    "relative L2",
+    "CRPS",
+    "spread/skill",
+    "coverage 90 %",
+    "members",
+    "solver",
+    "gradients",
+    "seconds",
+)
 
 
 def value(text: str) -> Any:
@@ -195,7 +206,9 @@ def main() -> None:
     )
     if not arguments.table:
         for noise in arguments.noise:
-            error = make_problem(arguments.side, arguments.subsampling, noise, arguments.std, arguments.prior).model_error
+            error = make_problem(
+                arguments.side, arguments.subsampling, noise, arguments.std, arguments.prior
+            ).model_error
             print(f"noise {noise:g}: error of the grid {error:.3f}")
     print("| method | " + " | ".join(COLUMNS) + " |")
     print("|---" * (len(COLUMNS) + 1) + "|", flush=True)

@@ -52,7 +52,7 @@ def main() -> None:
     print(
         f"torch {torch.__version__}, {torch.get_num_threads()} thread(s); {arguments.size}x{arguments.size}, "
         f"cases 0 to {arguments.cases - 1}, {arguments.members} members, {sampler.sampler.calls} noise levels, "
-        f"{arguments.iterations} iterations, seed = number of the case\\n"
+        f"{arguments.iterations} iterations, seed = number of the case\n"
     )
     print("| problem | ours % | best % | data as answer % | CRPS s-1 | spread/skill | coverage 90 % | solver | gradients "
           "| s/case |")  # fmt: skip
