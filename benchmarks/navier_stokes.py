@@ -40,7 +40,8 @@ from scidiff.schedules import log_linear
 
 BLACK_BOXES = ("enkg", "eki", "scg", "dpg")
 METHODS = (
-    "no_dynamics", "4dvar", "4dvar_ensemble", "dps:steps=240", "eki:particles=256", "enkg:particles=64", "red_diff:steps=240",
+    "no_dynamics", "4dvar", "4dvar_ensemble", "dps:steps=240", "red_diff:steps=240", "eki:particles=256",
+    "enkg:particles=64",
     "mmps:calls=16,linearisations=1,iterations=5", "daps:steps=20,moves=10", "scg:steps=100,draws=8",
     "enkg:particles=256", "dpg:steps=50,samples=32", "enkg:particles=1024",
 )  # fmt: skip
@@ -160,7 +161,7 @@ def numbers(arguments: argparse.Namespace, method: str, index: int, noise: float
 
 @cache
 def make_problem(side: int, subsampling: int, noise: float, std: float, prior: str | None) -> NavierStokesInitial:
-    return NavierStokesInitial((side,) * 2, subsampling, noise, std=std, prior=prior, iterations=60)
+    return NavierStokesInitial((side, side), subsampling, noise, std=std, prior=prior, iterations=60)
 
 
 @cache

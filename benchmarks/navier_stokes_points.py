@@ -37,6 +37,7 @@ been confirmed against the papers:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", nargs="+", default=["navier-stokes-forward", "navier-stokes-inverse"])
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--cases", type=int, default=4)
     parser.add_argument("--members", type=int, default=8)
@@ -54,10 +55,11 @@ def main() -> None:
         f"cases 0 to {arguments.cases - 1}, {arguments.members} members, {sampler.sampler.calls} noise levels, "
         f"{arguments.iterations} iterations, seed = number of the case\n"
     )
-    print("| problem | ours % | best % | data as answer % | CRPS s-1 | spread/skill | coverage 90 % | solver | gradients "
-          "| s/case |")  # fmt: skip
+    columns = ("problem", "ours %", "best %", "data as answer %", "CRPS s-1", "spread/skill", "coverage 90 %", "solver",
+               "gradients", "s/case")  # fmt: skip
+    print("| " + " | ".join(columns) + " |")
     print("|---" * 10 + "|", flush=True)
-    for name in ("navier-stokes-forward", "navier-stokes-inverse"):
+    for name in arguments.problems:
         problem, rows = problems.get(name, size=arguments.size), []
         begin = time.process_time()
         for index in range(arguments.cases):

@@ -298,8 +298,8 @@ class NavierStokesInitial(GridProblem):
         y = y + float(self.noise or 0) * torch.randn(y.shape, generator=generator, dtype=torch.float64)
         observation = self.with_measurement(self._setting(self.shape), y.float().numpy())
         observation.attrs["simulated"] = (
-            f"on a grid of {start.shape[-2]} x {start.shape[-1]}, twice as fine as the reconstruction's, with time steps "
-            f"a quarter as long; standard deviation of the noise {self.noise or 0:g}"
+            f"on a grid of {start.shape[-2]} x {start.shape[-1]}, twice as fine as the reconstruction's, with time "
+            f"steps a quarter as long; standard deviation of the noise {self.noise or 0:g}"
         )
         attrs = {"units": self.units, "long_name": self.long_name}
         values = lowered(start[0, 0], self.shape).float().numpy()

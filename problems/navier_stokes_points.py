@@ -7,13 +7,13 @@ in the periodic unit box. The vorticity at time 0 is Gaussian, :math:`\omega_0 \
 :math:`C = 2 \tau^{2\alpha - 2} (-\Delta + \tau^2)^{-\alpha}` without the mean, :math:`\alpha = 2.5, \tau = 7`: a
 standard deviation of 0.26 per second, so that eddies turn by a fraction of a turn until :math:`T = 1`.
 
-*Inverse*: :math:`\omega(T)` is seen and :math:`\omega_0` asked for. Viscosity has damped waves shorter than an eighth of
-the box to less than a tenth, and the flow has moved them. *Forward*: :math:`\omega_0` is seen and :math:`\omega(T)` asked
-for; the posterior of :math:`\omega_0` is Gaussian and known (`NavierStokesForward.exact`), that of :math:`\omega(T)` is
-its image. In both problems the unknown, and what samplers draw, is :math:`\omega_0`.
+*Inverse*: :math:`\omega(T)` is seen and :math:`\omega_0` asked for. Viscosity has damped waves shorter than an eighth
+of the box to less than a tenth, and the flow has moved them. *Forward*: :math:`\omega_0` is seen and
+:math:`\omega(T)` asked for; the posterior of :math:`\omega_0` is Gaussian and known (`NavierStokesForward.exact`), that
+of :math:`\omega(T)` is its image. In both problems the unknown, and what samplers draw, is :math:`\omega_0`.
 
-Simulated cases come from a grid twice as fine (see `scidiff.problems.navier_stokes`). What it adds at the sensors counts
-as noise: the error of the coarse solver at time T, waves that the coarse grid does not hold at time 0.
+Simulated cases come from a grid twice as fine (see `scidiff.problems.navier_stokes`). What it adds at the sensors
+counts as noise: the error of the coarse solver at time T, waves that the coarse grid does not hold at time 0.
 
 References:
     DiffusionPDE: Generative PDE-Solving Under Partial Observation (Huang et al., 2024), arXiv:2406.17763 (grid 128x128,
