@@ -48,7 +48,7 @@ def train_prior(
     arguments = {k: v for k, v in network_options.items() if k != "kind"}
     network = _initialised(NETWORKS[kind], arguments, training.seed)
     if hasattr(network, "calibrate"):
-        _calibrate(network, source.source, training.seed)
+        _calibrate(network, source.source, training)
     known = {"members", "steps", "shape"}
     if unknown := sorted(tables["samples"].keys() - known):
         raise _usage(f"[samples] has no '{unknown[0]}'; it has {', '.join(sorted(known))}.")
@@ -113,14 +113,17 @@ def _initialised(kind: type, options: dict[str, Any], seed: int):  # noqa: ANN20
             raise _usage(f"[network] does not fit: {error}") from error
 
 
-def _calibrate(network: Any, source: Any, seed: int, rows: int = 8192) -> None:
-    """Gives the network windows to take its coordinates from."""
+def _calibrate(network: Any, source: Any, training: Any) -> None:
+    """Gives the network windows to take its coordinates from, some 40 million numbers at most."""
+    import math
+
     import torch
 
     from scidiff.training.batches import stream
 
-    generator = stream(seed, -3, 0)
-    network.calibrate(torch.stack([source(generator, (network.window,)) for _ in range(rows)]))
+    generator, crop = stream(training.seed, -3, 0), (network.window, *training.crop(0)[1:])
+    rows = max(64, min(8192, 40_000_000 // math.prod(crop)))
+    network.calibrate(torch.stack([source(generator, crop) for _ in range(rows)]))
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
