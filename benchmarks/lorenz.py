@@ -1,12 +1,13 @@
 """Lorenz-63 by the published protocol: are draws from windows draws from the truth?
 
     python benchmarks/lorenz.py [--protocols lo hi] [--corrections 0 1 2 4] [--cases 16] [--members 32] [--steps 128]
-        [--guidance mmps] [--k 8 --stride 17] [--prior NAME] [--particles 16384] [--seed 0] [--out FILE.jsonl]
+        [--guidance sda] [--k 8 --stride 17] [--prior NAME] [--particles 16384] [--seed 0] [--out FILE.jsonl]
 
-For each protocol and number C of Langevin corrections a step: means over cases of log p(x) of the members (transitions),
-log p(y|x) (standardised units) and the Wasserstein distance W1 to as many draws of a particle smoother that knows the
-equations; then the same of a second set of smoother draws ("truth"), and the mean difference, case by case, with its 95 %
-interval. Lines of cases are added to FILE as they are done, and taken from there by a later run with the same settings.
+For each protocol and number C of Langevin corrections a step: means over cases of log p(x) of the members
+(transitions), log p(y|x) (standardised units) and the Wasserstein distance W1 to as many draws of a particle smoother
+that knows the equations; then the same of a second set of smoother draws ("truth"), and the mean difference, case by
+case, with its 95 % interval. Lines of cases are added to FILE as they are done, and taken from there by a later run
+with the same settings.
 
 Reference: Score-based Data Assimilation (Rozet and Louppe, 2023), arXiv:2306.10574, section 4.1.
 """
@@ -70,8 +71,8 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=4, help="cases at once")
     parser.add_argument("--members", type=int, default=32)
     parser.add_argument("--steps", type=int, default=128)
-    parser.add_argument("--snr", type=float, default=0.35)
-    parser.add_argument("--guidance", choices=["mmps", "sda"], default="mmps")
+    parser.add_argument("--snr", type=float, default=0.25)
+    parser.add_argument("--guidance", choices=["mmps", "sda"], default="sda")
     parser.add_argument("--iterations", type=int, default=8, help="of mmps")
     parser.add_argument("--gamma", type=float, default=0.01, help="of sda")
     parser.add_argument("--prior", help="name or file of the prior of windows")

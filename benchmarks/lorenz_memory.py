@@ -82,7 +82,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
         print(f"members {given.members}, steps {given.steps}, gamma {given.gamma}, seed {given.seed}, threads 1")
-        print(f"{'states':>8s} {'before, MB':>11s} {'peak, MB':>9s} {'record, MB':>11s} {'log p(x)':>9s} {'RMSE':>6s} {'s':>6s}")
+        print("  states  before, MB  peak, MB  record, MB  log p(x)   RMSE      s")
         for length in given.lengths:
             own = ["--one", str(length), "--folder", str(folder)]
             command = [sys.executable, __file__, *sys.argv[1:], *own]

@@ -138,7 +138,7 @@ def noise_root(observations: Observations) -> Tensor:
 
 
 def periodic_distance(grid: Sequence[int], points: Tensor) -> Tensor:
-    r"""Distances (n, m) in grid spacings from every point of a periodic grid to m points (m, dims), rows varying slowest."""
+    r"""Distances (n, m) in grid spacings from all points of a periodic grid, rows slowest, to m points (m, dims)."""
     axes = [torch.arange(n, dtype=torch.float64) for n in grid]
     places = torch.cartesian_prod(*axes).reshape(-1, len(axes))
     apart = (places[:, None] - points.to(torch.float64)).abs()

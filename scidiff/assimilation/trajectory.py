@@ -6,16 +6,15 @@ its neighbours, so it is taken from the window of 2k + 1 states around it:
 .. math:: D_i(u, \sigma) = E[u_i | u_\sigma] \approx E[u_i | u_{\sigma, i-k}, \dots, u_{\sigma, i+k}],
 
 and the first and last k states from the first and the last window. Every window has the same law, which is what the
-window prior knows. States are (C, L, \*grid). Longer windows, of 2k + s states, answer for the s states in their middle,
-which still have at least k states on either side: with the same k at an s-th of the windows.
+window prior knows. States are (C, L, \*grid). Longer windows, of 2k + s states, answer for the s states in their
+middle, which still have at least k states on either side: with the same k at an s-th of the windows.
 
 **Error.** The noised chain is no Markov chain, so the window misses what states beyond it say. For a chain whose
 correlations fall like :math:`\rho^{|j|}` this falls at least as fast, like :math:`\rho^k` for large noise and faster
 for small noise, where neighbours tell all; for :math:`2k + s \ge L` nothing is missing. In a chain whose transitions
 have noise of standard deviation q, a state noised by :math:`\sigma` is told by about :math:`\sigma / q` neighbours on
-either side; a window shorter than that leaves, at that level, tensions between neighbouring windows, which the smaller
-levels relax by diffusion, k states far, in about as many steps as :math:`(L / k)^2`: hence Langevin corrections, or wide
-windows. The composed Jacobian is not
+either side. Shorter windows leave tensions between neighbouring windows at that level, which smaller levels relax
+slowly: hence Langevin corrections, or wide windows. The composed Jacobian is not
 quite symmetric; methods that solve with it take GMRES (the default of `MMPS`). And where guidance uses it, an
 observation moves states at most k away at one noise level: farther ones follow over several levels.
 

@@ -1,13 +1,13 @@
 r"""A two-dimensional U-Net for windows of a few frames of a periodic field: the frames are its channels.
 
-For windows of few frames this costs a T-th of a network in three dimensions and lets every frame speak to every other in
-the first layer. Frames stand in a fixed order, so a window has one length. Where the law of the flow depends on the place
-(a forcing along the rows), two more channels, :math:`\cos(m y)` and :math:`\sin(m y)` of the row
+For windows of few frames this costs a T-th of a network in three dimensions and lets every frame speak to every
+other in the first layer. Frames stand in a fixed order, so a window has one length. Where the law of the flow depends
+on the place (a forcing along the rows), two more channels, :math:`\cos(m y)` and :math:`\sin(m y)` of the row
 :math:`y \in [0, 2\pi)`, tell it.
 
-**What linear estimation knows is not learned.** For each wave vector the frames have a covariance :math:`C` (T, T). With
-Fourier coefficients v of the deviation from the mean frames, the network G corrects the best estimate of a stationary
-Gaussian field, in units of what that one leaves open:
+**What linear estimation knows is not learned.** For each wave vector the frames have a covariance :math:`C` (T, T).
+With Fourier coefficients v of the deviation from the mean frames, the network G corrects the best estimate of a
+stationary Gaussian field, in units of what that one leaves open:
 
 .. math:: D = \bar u + C (C + \sigma^2)^{-1} v + \big(\sigma^2 C (C + \sigma^2)^{-1}\big)^{1/2}
           G\big((C + \sigma^2)^{-1/2} v,\ u\big).
@@ -63,9 +63,7 @@ class FramesUNet(nn.Module):
             raise ValueError(f"expected window >= 1, rows >= 0 and a grid (H, W), got {window}, {rows} and {grid}.")
         self.inputs, self.window, self.rows, self.grid = inputs, window, rows, (int(grid[0]), int(grid[1]))
         own = inputs * window
-        self.frames = UNet(
-            2 * own + (2 if rows else 0), own, width, blocks, 2, patch, embedding, "periodic", attention
-        )
+        self.frames = UNet(2 * own + (2 if rows else 0), own, width, blocks, 2, patch, embedding, "periodic", attention)
         self.mean: Tensor
         self.basis: Tensor
         self.values: Tensor
@@ -120,7 +118,9 @@ class FramesUNet(nn.Module):
             wide = lam + variance
             parts = [flat, self._field(c / wide.sqrt(), basis)]
             if self.rows:
-                y = torch.arange(self.grid[0], dtype=flat.dtype, device=x.device) * (2 * math.pi * self.rows / self.grid[0])
+                y = torch.arange(self.grid[0], dtype=flat.dtype, device=x.device) * (
+                    2 * math.pi * self.rows / self.grid[0]
+                )
                 places = math.sqrt(2) * torch.stack([y.cos(), y.sin()])[None, :, :, None]
                 parts.append(places.expand(len(x), 2, *self.grid))
         g = self.frames(torch.cat(parts, 1).to(x.dtype), label)

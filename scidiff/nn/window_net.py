@@ -2,8 +2,8 @@ r"""A network for short windows of states of few numbers each: a few coordinates
 
 Windows of a smooth motion lie close to a thin set: their differences along time are far smaller than the states, and
 what a window says about the law of motion is in the smallest of them. So the network looks at each window in the
-coordinates of its own covariance :math:`C = Q \Lambda Q^\top`, each divided by its size at the noise level, and corrects
-the best linear denoiser in units of what that one leaves open. With :math:`v = Q^\top (u - \mu)`,
+coordinates of its own covariance :math:`C = Q \Lambda Q^\top`, each divided by its size at the noise level, and
+corrects the best linear denoiser in units of what that one leaves open. With :math:`v = Q^\top (u - \mu)`,
 
 .. math:: z = \frac{v}{\sqrt{\Lambda + \sigma^2}}, \qquad
           Q^\top (D - \mu) = \frac{\Lambda}{\Lambda + \sigma^2} v + \sqrt{\frac{\Lambda \sigma^2}{\Lambda + \sigma^2}}

@@ -1,4 +1,4 @@
-"""The flow problem: coarse frames, baselines that fit the data, instruments of three kinds, and windows that must fit."""
+"""The flow problem: instruments of three kinds, baselines that fit the data, and windows that must fit."""
 
 import numpy as np
 import pytest

@@ -54,7 +54,7 @@ def test_the_bundled_windows_follow_the_equations_and_the_data() -> None:
     sampler = SDA(DPMSolver(64, partial(karras, sigma_min=1e-3, sigma_max=20.0), stochastic=True), gamma=0.01)
     excess = {}
     for prior in (None, "mixture"):
-        problem = LorenzAssimilation("lo", prior, components=4)
+        problem = LorenzAssimilation("lo", prior=prior, components=4)
         observation = problem.case(0).observation
         x = sampler(problem.posterior(observation), 4, torch.Generator().manual_seed(0)).samples[:, 0].double()
         found = float(problem.model.log_prob(problem.model.vectors(x)).mean())

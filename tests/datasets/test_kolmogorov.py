@@ -21,7 +21,12 @@ def test_symmetries_commute_with_the_equation(flow) -> None:
         return equation.field(advance(step, equation.transform(x), 10))
 
     x = later(flow.frames[:2, 0].double() * flow.scale)
-    for right, down, mirror, turn in ((3, 0, False, False), (0, 8, False, False), (0, 0, True, False), (5, 8, True, True)):
+    for right, down, mirror, turn in (
+        (3, 0, False, False),
+        (0, 8, False, False),
+        (0, 0, True, False),
+        (5, 8, True, True),
+    ):
         moved = flow.moved(x, right, down, mirror, turn)
         assert torch.allclose(later(moved), flow.moved(later(x), right, down, mirror, turn), atol=1e-10)
         assert float((moved - x).abs().max()) > 0.1
