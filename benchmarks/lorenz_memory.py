@@ -1,6 +1,6 @@
 """Does a record ten times as long need more memory? Lorenz-63, block by block, written to Zarr.
 
-    python benchmarks/lorenz_memory.py [--lengths 1000 10000] [--members 4] [--steps 32] [--gamma 0.01] [--prior NAME]
+    python benchmarks/lorenz_memory.py [--lengths 1000 10000] [--members 4] [--steps 32] [--iterations 4] [--prior NAME]
         [--seed 0] [--folder FOLDER]
 
 Each length runs in a process of its own, whose peak of resident memory is printed, with that of the same process after
@@ -31,7 +31,7 @@ def one(length: int, given: argparse.Namespace, folder: Path) -> dict:
     from scidiff.assimilation import Observations, StreamingAssimilation
     from scidiff.noise import GaussianNoise
     from scidiff.operators import Mask
-    from scidiff.posterior import SDA
+    from scidiff.posterior import MMPS
     from scidiff.problems import LorenzAssimilation
     from scidiff.samplers import DPMSolver
     from scidiff.schedules import karras
@@ -44,8 +44,9 @@ def one(length: int, given: argparse.Namespace, folder: Path) -> dict:
     steps = tuple(range(0, length, 8))
     operator, noise = Mask(torch.tensor([True, False, False])), GaussianNoise(problem.noise)
     y = truth[list(steps), :1] + problem.noise * torch.randn(len(steps), 1, generator=generator)
-    sampler = SDA(DPMSolver(given.steps, partial(karras, sigma_min=1e-3, sigma_max=20.0), stochastic=True), given.gamma)
-    work = StreamingAssimilation(problem.prior, sampler, block=64, overlap=2, lookahead=32, tie=2e-3)
+    predictor = DPMSolver(given.steps, partial(karras, sigma_min=1e-3, sigma_max=20.0), stochastic=True)
+    sampler = MMPS(predictor, given.iterations)
+    work = StreamingAssimilation(problem.prior, sampler, block=64, overlap=2, lookahead=32)
     problem.prior.of_length(65).denoise(torch.zeros(given.members, 3, 65), torch.tensor(1.0))
     before, begin = peak(), time.perf_counter()
     record = Observations(steps, operator, noise, y[None])
@@ -70,7 +71,7 @@ def main() -> None:
     parser.add_argument("--lengths", nargs="*", type=int, default=[1000, 10000])
     parser.add_argument("--members", type=int, default=4)
     parser.add_argument("--steps", type=int, default=32)
-    parser.add_argument("--gamma", type=float, default=0.01)
+    parser.add_argument("--iterations", type=int, default=4, help="of MMPS")
     parser.add_argument("--prior")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path)
@@ -81,7 +82,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
-        print(f"members {given.members}, steps {given.steps}, gamma {given.gamma}, seed {given.seed}, threads 1")
+        print(
+            f"members {given.members}, steps {given.steps}, iterations {given.iterations}, seed {given.seed}, threads 1"
+        )
         print("  states  before, MB  peak, MB  record, MB  log p(x)   RMSE      s")
         for length in given.lengths:
             own = ["--one", str(length), "--folder", str(folder)]
