@@ -30,8 +30,7 @@ def train_prior(
     import torch
 
     from scidiff.datasets.sources import training_data
-    from scidiff.nn import MPUNet, UNet
-    from scidiff.priors.pretrained import save_pretrained
+    from scidiff.priors.pretrained import NETWORKS, save_pretrained
     from scidiff.training import TrainingConfig, train
     from scidiff.training.registry import make_loss
 
@@ -43,12 +42,13 @@ def train_prior(
     if condition:
         shapes = {"inputs": source.channels + len(condition["loc"]) + 1, "outputs": source.channels}
     network_options = {**shapes, **tables["network"]}
-    kinds = {"UNet": UNet, "MPUNet": MPUNet}
     kind = network_options.get("kind", "UNet")
-    if kind not in kinds:
-        raise _usage(f"network.kind is '{kind}'; expected one of {', '.join(kinds)}.")
+    if kind not in NETWORKS:
+        raise _usage(f"network.kind is '{kind}'; expected one of {', '.join(NETWORKS)}.")
     arguments = {k: v for k, v in network_options.items() if k != "kind"}
-    network = _initialised(kinds[kind], arguments, training.seed)
+    network = _initialised(NETWORKS[kind], arguments, training.seed)
+    if hasattr(network, "calibrate"):
+        _calibrate(network, source.source, training)
     known = {"members", "steps", "shape"}
     if unknown := sorted(tables["samples"].keys() - known):
         raise _usage(f"[samples] has no '{unknown[0]}'; it has {', '.join(sorted(known))}.")
@@ -72,6 +72,7 @@ def train_prior(
     def export(averaged: torch.nn.Module, step: int) -> None:
         card = _card(tables, source, training, step, folder / "log.jsonl", config)
         save_pretrained(averaged, folder / "prior.safetensors", card, dtype=torch.float16, modes=source.modes)
+        save_pretrained(averaged, folder / "prior.safetensors", card, dtype=getattr(network, "storage", torch.float16))
         if tables["samples"]:
             _picture(folder, step, tables["samples"], training)
 
@@ -111,6 +112,19 @@ def _initialised(kind: type, options: dict[str, Any], seed: int):  # noqa: ANN20
             return kind(**options)
         except TypeError as error:
             raise _usage(f"[network] does not fit: {error}") from error
+
+
+def _calibrate(network: Any, source: Any, training: Any) -> None:
+    """Gives the network windows to take its coordinates from, some 40 million numbers at most."""
+    import math
+
+    import torch
+
+    from scidiff.training.batches import stream
+
+    generator, crop = stream(training.seed, -3, 0), (network.window, *training.crop(0)[1:])
+    rows = max(64, min(8192, 40_000_000 // math.prod(crop)))
+    network.calibrate(torch.stack([source(generator, crop) for _ in range(rows)]))
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,9 @@
 """Networks: maps from a field and a noise label to a field."""
 
 from scidiff.nn.conditioned import Conditioned
+from scidiff.nn.frames_unet import FramesUNet
 from scidiff.nn.mp_unet import MPUNet
 from scidiff.nn.unet import UNet
+from scidiff.nn.window_net import WindowNet
 
-__all__ = ["Conditioned", "MPUNet", "UNet"]
+__all__ = ["Conditioned", "FramesUNet", "MPUNet", "UNet", "WindowNet"]

@@ -12,18 +12,22 @@ import torch
 from torch import Tensor, nn
 
 from scidiff.errors import InputError
+from scidiff.nn.frames_unet import FramesUNet
 from scidiff.nn.mp_unet import MPUNet
 from scidiff.nn.unet import UNet
+from scidiff.nn.window_net import WindowNet
 from scidiff.priors.diffusion import DiffusionPrior
 from scidiff.transforms import make_transform
 
-__all__ = ["bundled", "load_pretrained", "read_card", "save_pretrained"]
+__all__ = ["NETWORKS", "bundled", "load_pretrained", "read_card", "save_pretrained"]
 
 _FOLDER = Path(__file__).parent.parent / "pretrained"
 _FORMER_NAMES = {"head-t1": "head-mri"}
 _MODES = "units.modes"
 """Name of the units of waves among the weights."""
 _NETWORKS = {"UNet": UNet, "MPUNet": MPUNet}
+NETWORKS = {"UNet": UNet, "MPUNet": MPUNet, "WindowNet": WindowNet, "FramesUNet": FramesUNet}
+"""Networks by the names that cards and configurations use."""
 
 
 def bundled() -> dict[str, Path]:
@@ -94,10 +98,10 @@ def load_pretrained(name_or_path: str | os.PathLike[str], device: torch.device |
     modes = state.pop(_MODES, None)
     arguments = dict(card["network"])
     kind = arguments.pop("kind", "UNet")
-    if kind not in _NETWORKS:
-        raise InputError(f"{path}: the card names the network '{kind}'; this version knows {', '.join(_NETWORKS)}.")
+    if kind not in NETWORKS:
+        raise InputError(f"{path}: the card names the network '{kind}'; this version knows {', '.join(NETWORKS)}.")
     try:
-        network = _NETWORKS[kind](**arguments)
+        network = NETWORKS[kind](**arguments)
         network.load_state_dict({k: v.float() for k, v in state.items()})
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: the weights do not fit the network of the card: {error}") from error
