@@ -22,7 +22,16 @@ from torch import Generator, Tensor
 if TYPE_CHECKING:
     from scidiff.inference import Ensemble, Posterior
 
-__all__ = ["Callback", "LinearOperator", "Noise", "Operator", "PosteriorSampler", "Prior", "PriorSampler"]
+__all__ = [
+    "Autoencoder",
+    "Callback",
+    "LinearOperator",
+    "Noise",
+    "Operator",
+    "PosteriorSampler",
+    "Prior",
+    "PriorSampler",
+]
 
 
 @runtime_checkable
@@ -47,6 +56,32 @@ class Prior(Protocol):
 
     def encode(self, x: Tensor) -> Tensor:
         r"""Inverse of `decode`: (B, \*X) -> (B, \*S)."""
+        ...
+
+
+@runtime_checkable
+class Autoencoder(Protocol):
+    r"""A pair of maps between fields ``x`` (B, \*X), physical units, and codes ``z`` (B, \*Z).
+
+    Optional attribute: ``identity``, a text that changes with the weights, by which a prior of codes knows the
+    autoencoder it was trained behind.
+    """
+
+    @property
+    def stride(self) -> int:
+        """How many entries of a field share one of its code along each side; 1 where codes have no sides."""
+        ...
+
+    def encode(self, x: Tensor) -> Tensor:
+        r"""Fields (B, \*X) to codes (B, \*Z): the mean, where the code of a field is a law."""
+        ...
+
+    def decode(self, z: Tensor) -> Tensor:
+        r"""Codes (B, \*Z) to fields (B, \*X)."""
+        ...
+
+    def latent_shape(self, shape: tuple[int, ...], /) -> tuple[int, ...]:
+        """Shape of the code of one field of the given shape; ValueError where the two do not fit."""
         ...
 
 

@@ -19,6 +19,9 @@ out. For a simulator the two have the same law; for a few volumes or pictures th
 the first. Fields are taken as the training took them: windows of the size of the first crop. Before a Fourier transform
 they are multiplied by a Hann window, unless the network treats them as periodic.
 
+A latent prior is compared in fields: its draws are decoded, and what its autoencoder loses shows too. Its denoising
+error is that of normalised codes.
+
 Draws start from noise that hides everything: :math:`\sigma_{\max}` is four times the standard deviation of the
 strongest pattern of the fields (the largest singular value of N fields over :math:`\sqrt N`), at least 80. A pattern of
 standard deviation s that starts from pure noise ends with the variance :math:`s^2 / (1 + s^2/\sigma_{\max}^2)`; smooth
@@ -40,6 +43,7 @@ from scidiff.datasets.sources import TrainingData, training_data
 from scidiff.errors import InputError
 from scidiff.metrics.spectra import power_spectrum
 from scidiff.priors.diffusion import DiffusionPrior
+from scidiff.priors.latent import LatentPrior
 from scidiff.samplers import DPMSolver3M, Sampler
 from scidiff.schedules import log_linear
 
@@ -51,7 +55,7 @@ LEVELS = (0.1, 0.3, 1.0, 3.0)
 BATCH = 32
 
 
-def source_of(prior: DiffusionPrior, folder: str | Path | None = None) -> TrainingData:
+def source_of(prior: DiffusionPrior | LatentPrior, folder: str | Path | None = None) -> TrainingData:
     """The source of fields that the card of a prior names.
 
     Arguments:
@@ -79,8 +83,10 @@ def fields_of(
     return torch.stack([source(generator, crop) for _ in range(n)])
 
 
-def crop_of(prior: DiffusionPrior) -> tuple[int, ...]:
-    """The window that the prior was trained on first."""
+def crop_of(prior: DiffusionPrior | LatentPrior) -> tuple[int, ...]:
+    """The window of the field that the prior was trained on first; of a latent prior, the one that was encoded."""
+    if isinstance(prior, LatentPrior):
+        return tuple(prior.card["codes"]["grid"])
     return tuple(prior.card["training"]["crops"][0])
 
 
@@ -116,7 +122,7 @@ def strongest(fields: Tensor) -> float:
 
 
 def assess(
-    prior: DiffusionPrior,
+    prior: DiffusionPrior | LatentPrior,
     folder: str | Path | None = None,
     draws: int = 256,
     seed: int = 0,
@@ -140,22 +146,26 @@ def assess(
     if len(crop) != 2:
         raise InputError(f"spectra are compared on fields of two dimensions; this prior has windows {crop}.")
     generator = Generator().manual_seed(seed)
+    own = _own_units(prior, data)
     known = fields_of(data.source, crop, draws, generator)
     kinds = {"training": (known, fields_of(data.source, crop, draws, generator))}
     if data.validation is not None:
         held = [fields_of(data.validation, crop, draws, generator) for _ in range(2)]
         kinds["held out"] = (held[0], held[1])
-    sampler = DPMSolver3M(steps, partial(log_linear, sigma_max=max(80.0, round(4 * strongest(known)))))
-    found = torch.cat([*_draw(prior, sampler, (prior.channels, *crop), draws, seed, progress)])
+    states = _states(prior, own, known)
+    sampler = DPMSolver3M(steps, partial(log_linear, sigma_max=max(80.0, round(4 * strongest(states)))))
+    found = torch.cat([*_draw(prior, sampler, tuple(states.shape[1:]), draws, seed, progress)])
     periodic = (prior.card.get("network") or {}).get("padding") == "periodic"
-    names = prior.card.get("variables") or [f"channel {c}" for c in range(prior.channels)]
+    names = prior.card.get("variables") or [f"channel {c}" for c in range(data.channels)]
     rows = []
     for kind, (fields, others) in kinds.items():
-        for c, name in enumerate(names if len(names) == prior.channels else range(prior.channels)):
-            mine, truth, more = (_physical(prior, x)[:, c].double() for x in (found, fields, others))
+        for c, name in enumerate(names if len(names) == data.channels else range(data.channels)):
+            mine = _physical(None if isinstance(prior, LatentPrior) else prior, found)[:, c].double()
+            truth, more = (_physical(own, x)[:, c].double() for x in (fields, others))
             rows.append({"fields": kind, "channel": str(name), **_compare(mine, truth, more, periodic)})
     target = kinds.get("held out", kinds["training"])[0]
-    wiener = [{"sigma": s, **_against_wiener(prior, known, target, s, generator)} for s in LEVELS]
+    aims = _states(prior, own, target)
+    wiener = [{"sigma": s, **_against_wiener(prior, states, aims, s, generator)} for s in LEVELS]
     return {
         "prior": prior.card.get("name", ""),
         "draws": draws,
@@ -167,8 +177,25 @@ def assess(
     }
 
 
+def _own_units(prior: DiffusionPrior | LatentPrior, data: TrainingData) -> DiffusionPrior:
+    """What turns fields of the source into physical units: the prior itself, unless its states are codes."""
+    if not isinstance(prior, LatentPrior):
+        return prior
+    loc, scale = torch.as_tensor(data.loc), torch.as_tensor(data.scale)
+    return DiffusionPrior(torch.nn.Identity(), data.channels, loc, scale, complex=data.complex)
+
+
+@torch.no_grad()
+def _states(prior: DiffusionPrior | LatentPrior, own: DiffusionPrior, fields: Tensor) -> Tensor:
+    """The states of fields of the source: these themselves, or their normalised codes."""
+    if prior is own:
+        return fields
+    parts = (prior.encode(own.decode(part.to(prior.device))).cpu() for part in fields.split(BATCH))
+    return torch.cat([*parts])
+
+
 def _draw(
-    prior: DiffusionPrior,
+    prior: DiffusionPrior | LatentPrior,
     sampler: Sampler,
     shape: tuple[int, ...],
     draws: int,
@@ -180,14 +207,15 @@ def _draw(
     for first in range(0, draws, BATCH):
         members = range(first, min(first + BATCH, draws))
         x = sampler(prior, shape=shape, members=members, generator=generator).samples[:, 0]
-        yield prior.encode(x).cpu()
+        # The codes of a decoded draw are not quite the draw: latent priors compare fields, and keep them.
+        yield x.cpu() if isinstance(prior, LatentPrior) else prior.encode(x).cpu()
         if progress is not None:
             progress(members[-1] + 1, draws)
 
 
-def _physical(prior: DiffusionPrior, u: Tensor) -> Tensor:
-    """Decoded fields, channels of a complex field as real and imaginary parts."""
-    x = prior.decode(u.to(prior.device)).cpu()
+def _physical(prior: DiffusionPrior | None, u: Tensor) -> Tensor:
+    """Fields of states (without a prior: these themselves); channels of a complex field as real, imaginary part."""
+    x = u if prior is None else prior.decode(u.to(prior.device)).cpu()
     return torch.view_as_real(x).movedim(-1, 2).flatten(1, 2) if x.is_complex() else x
 
 
@@ -211,7 +239,7 @@ def _compare(mine: Tensor, truth: Tensor, more: Tensor, periodic: bool) -> dict[
 
 
 def _against_wiener(
-    prior: DiffusionPrior, known: Tensor, fields: Tensor, sigma: float, generator: Generator
+    prior: DiffusionPrior | LatentPrior, known: Tensor, fields: Tensor, sigma: float, generator: Generator
 ) -> dict[str, float]:
     noisy = fields + sigma * torch.randn(fields.shape, generator=generator)
     mean = known.mean((0, 2, 3), keepdim=True)

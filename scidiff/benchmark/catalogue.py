@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from scidiff.benchmark.elliptic import elliptic
-from scidiff.benchmark.exact import ExactProblem, blur, blurred_sensors, inpainting, modes
+from scidiff.benchmark.exact import ExactProblem, blur, blurred_sensors, inpainting, linear_latent, modes
 from scidiff.benchmark.nonlinear import counts, cube, product, speed
 
 __all__ = ["PROBLEMS", "Entry"]
@@ -52,6 +52,11 @@ PROBLEMS: dict[str, Entry] = {
         partial(blurred_sensors, **KELVIN), "the blurred sensors around 280 K with a standard deviation of 5 K"
     ),
     "blur": Entry(blur, "periodic field 64x64 through a blur of 2 pixels, noise 0.05", members=64, quick=8, slow=16),
+    "linear-latent": Entry(
+        linear_latent,
+        "fields 12x16 with a linear code of 32 numbers seen by 24 overlapping footprints, noise a tenth",
+        quick=128,
+    ),
     "modes-1": Entry(
         partial(modes, 1),
         "25 Gaussians in 8 dimensions, one number seen: about two modes remain, one to five",

@@ -22,10 +22,12 @@ from scidiff.noise import GaussianNoise
 from scidiff.operators.convolution import Convolution
 from scidiff.operators.linear_map import LinearMap
 from scidiff.operators.mask import Mask
-from scidiff.priors import GaussianMixturePrior, GaussianPrior
+from scidiff.priors import GaussianMixturePrior, GaussianPrior, LatentPrior, LinearAutoencoder
 from scidiff.protocols import Operator
 
-__all__ = ["ExactProblem", "blur", "blurred_sensors", "exponential", "hartley", "inpainting", "modes"]
+__all__ = [
+    "ExactProblem", "blur", "blurred_sensors", "exponential", "hartley", "inpainting", "linear_latent", "modes",
+]  # fmt: skip
 
 F64 = torch.float64
 
@@ -53,15 +55,19 @@ class ExactProblem:
     distance: str = ""
 
 
-def exponential(size: int = 8, length: float = 2.0) -> Tensor:
-    r"""Covariance :math:`e^{-d/\ell}` of the pixels of a square grid, unit variance, (d, d)."""
-    axis = torch.arange(size, dtype=F64)
-    points = torch.cartesian_prod(axis, axis)
+def exponential(size: int = 8, length: float = 2.0, width: int | None = None) -> Tensor:
+    r"""Covariance :math:`e^{-d/\ell}` of the pixels of a grid, square without ``width``; unit variance, (d, d)."""
+    points = torch.cartesian_prod(torch.arange(size, dtype=F64), torch.arange(width or size, dtype=F64))
     return torch.exp(-torch.cdist(points, points) / length)
 
 
 def measured(
-    name: str, prior: GaussianPrior | GaussianMixturePrior, operator: Operator, std: float, seed: int, **more: Any
+    name: str,
+    prior: GaussianPrior | GaussianMixturePrior | LatentPrior,
+    operator: Operator,
+    std: float,
+    seed: int,
+    **more: Any,
 ) -> ExactProblem:
     """A problem whose truth and noise are drawn with ``seed``."""
     generator, noise = Generator().manual_seed(seed), GaussianNoise(std)
@@ -122,6 +128,32 @@ def modes(measurements: int = 4, seed: int = 0, dimension: int = 8, scale: float
         seed + 3000,
         distance="sliced",
     )
+
+
+def linear_latent(
+    seed: int = 0,
+    shape: tuple[int, int] = (12, 16),
+    components: int = 32,
+    sensors: int = 24,
+    loc: float = 0.0,
+    scale: float = 1.0,
+) -> ExactProblem:
+    """Fields of 12x16 pixels with a code of 32 numbers, seen by 24 overlapping footprints, noise a tenth.
+
+    The code holds the leading principal components of a field with covariance exp(-d / 4), unscaled: its variances
+    range over two decades. Fields, and so their posterior, lie in a space of 32 dimensions.
+    """
+    values, vectors = torch.linalg.eigh(exponential(shape[0], 4.0, shape[1]))
+    columns = vectors[:, -components:].mT.flip(0).reshape(components, 1, *shape)
+    variance = scale**2 * values[-components:].flip(0)
+    autoencoder = LinearAutoencoder(torch.full((1, *shape), loc), columns.float(), variance.float())
+    prior = LatentPrior(autoencoder, autoencoder.code_prior())
+    points = torch.cartesian_prod(*(torch.arange(n, dtype=F64) for n in shape))
+    draw = torch.rand(sensors, 2, generator=Generator().manual_seed(seed + 4000), dtype=F64)
+    places = draw * (torch.tensor(shape, dtype=F64) - 1)
+    footprint = torch.exp(-torch.cdist(places, points).square() / 2)
+    operator = LinearMap(footprint / footprint.sum(1, keepdim=True), (1, *shape))
+    return measured("linear latent", prior, operator, scale / 10, seed)
 
 
 def hartley(x: Tensor) -> Tensor:

@@ -42,8 +42,14 @@ COMMANDS: dict[str, Entry] = {
         "scidiff.cli.check:check", "Validate a measurement and its forward model before sampling; estimate the cost."
     ),
     "train": Entry(
-        {"prior": Entry("scidiff.cli.train:train_prior", "Train a prior on fields; writes weights and a card.")},
-        "Train a prior.",
+        {
+            "prior": Entry("scidiff.cli.train:train_prior", "Train a prior on fields; writes weights and a card."),
+            "autoencoder": Entry(
+                "scidiff.cli.train_autoencoder:train_autoencoder", "Train an autoencoder of fields, for latent priors."
+            ),
+            "latent": Entry("scidiff.cli.train_latent:train_latent", "Train a prior on the codes of an autoencoder."),
+        },
+        "Train a prior, an autoencoder, or a prior of its codes.",
     ),
     "assess": Entry("scidiff.cli.assess:assess", "Compare draws of a learned prior with fields it has never seen."),
     "benchmark": Entry(
@@ -54,7 +60,7 @@ COMMANDS: dict[str, Entry] = {
     ),
     "certify": Entry("scidiff.cli.certify:certify", "Measure samplers against posteriors known exactly."),
     "inspect": Entry("scidiff.cli.inspect:inspect", "Show what a result, weights, a card or a k-space file holds."),
-    "list": Entry("scidiff.cli.list:show", "List samplers, problems, priors, operators and readers."),
+    "list": Entry("scidiff.cli.list:show", "List samplers, problems, priors, autoencoders, operators and readers."),
     "doctor": Entry(
         "scidiff.cli.doctor:doctor", "Show versions, devices and what is missing, with the pip line for it."
     ),

@@ -235,12 +235,12 @@ def _bundled(path: Path) -> Path:
     folder = Path(__file__).parent.parent / "pretrained"
     names = [p.stem for p in sorted(folder.glob("*.safetensors"))]
     if str(path) not in names:
-        raise InputError(f"{path}: no such file, nor a bundled prior ({', '.join(names)}).")
+        raise InputError(f"{path}: no such file, nor a bundled prior or autoencoder ({', '.join(names)}).")
     return folder / f"{path}.safetensors"
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Kind, shapes, types and attributes of what a file, or a bundled prior of that name, holds.
+    """Kind, shapes, types and attributes of what a file, or a bundled prior or autoencoder of that name, holds.
 
     Raises:
         InputError: Missing, damaged or of unknown kind, or a pickle.
@@ -259,7 +259,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def inspect(
     file: Annotated[
-        Path, typer.Argument(help="A result, weights (or the name of a bundled prior), a card, or a measurement.")
+        Path, typer.Argument(help="A result, weights (or the name of bundled ones), a card, or a measurement.")
     ],
     json: Json = False,
 ) -> None:

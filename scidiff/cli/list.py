@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from enum import StrEnum
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,12 +17,17 @@ from scidiff.cli.common import Json, emit
 __all__ = ["Kind", "catalogue", "show"]
 
 
+AUTOENCODERS = ("FieldAutoencoder", "LinearAutoencoder")
+"""Classes of `scidiff.priors` that are no priors."""
+
+
 class Kind(StrEnum):
     """What can be listed."""
 
     samplers = "samplers"
     problems = "problems"
     priors = "priors"
+    autoencoders = "autoencoders"
     operators = "operators"
     datasets = "datasets"
 
@@ -67,24 +73,40 @@ def _problems() -> list[dict[str, Any]]:
     return rows
 
 
-def _priors() -> list[dict[str, Any]]:
-    from scidiff.priors.pretrained import bundled, read_card
+def _weights(files: dict[str, Path]) -> list[dict[str, Any]]:
+    from scidiff.priors.pretrained import read_card
 
     rows = []
-    for name, path in bundled().items():
+    for name, path in files.items():
         card = read_card(path)
-        size = f"{path.stat().st_size / 2**20:.1f} MB"
-        text = card.get("description") or card.get("title") or ""
         rows.append(
             {
                 "name": name,
-                "kind": "weights",
-                "size": size,
+                "kind": f"codes of {card['autoencoder_file']}" if "autoencoder" in card else "weights",
+                "size": f"{path.stat().st_size / 2**20:.1f} MB",
                 "licence": card.get("license", card.get("licence", "")),
-                "summary": text,
+                "summary": card.get("description") or card.get("title") or "",
             }
         )
-    exact = [(n, c) for n, c in _public("scidiff.priors") if inspect.isclass(c)]
+    return rows
+
+
+def _priors() -> list[dict[str, Any]]:
+    from scidiff.priors.pretrained import bundled
+
+    exact = [(n, c) for n, c in _public("scidiff.priors") if inspect.isclass(c) and n not in AUTOENCODERS]
+    classes = [{"name": n, "kind": "class", "size": "", "licence": "", "summary": _summary(c)} for n, c in exact]
+    return _weights(bundled()) + classes
+
+
+def _autoencoders() -> list[dict[str, Any]]:
+    from scidiff.priors.pretrained import bundled_autoencoders, read_card
+
+    rows = _weights(bundled_autoencoders())
+    for row in rows:
+        card = read_card(row["name"])
+        row["kind"] = f"stride {card['stride']}, {card['compression']:g} : 1"
+    exact = [(n, c) for n, c in _public("scidiff.priors") if inspect.isclass(c) and n in AUTOENCODERS]
     return rows + [{"name": n, "kind": "class", "size": "", "licence": "", "summary": _summary(c)} for n, c in exact]
 
 
@@ -101,6 +123,7 @@ CATALOGUES: dict[Kind, Callable[[], list[dict[str, Any]]]] = {
     Kind.samplers: _samplers,
     Kind.problems: _problems,
     Kind.priors: _priors,
+    Kind.autoencoders: _autoencoders,
     Kind.operators: _operators,
     Kind.datasets: _datasets,
 }
@@ -115,7 +138,8 @@ def show(
     kind: Annotated[Kind | None, typer.Argument(help="What to list; everything when left out.")] = None,
     json: Json = False,
 ) -> None:
-    """Lists samplers with what they require, problems, priors with their size and licence, operators, readers.
+    """Lists samplers with what they require, problems, priors and autoencoders with their size and licence, operators,
+    readers.
 
     A sampler requires of the measurement: `linear` (linear operator, affine prior), `gradient` (differentiable
     operator), `gaussian` (Gaussian noise), `variance` (Gaussian noise or one that states its variance) or `svd`. The

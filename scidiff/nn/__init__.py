@@ -1,5 +1,7 @@
-"""Networks: maps from a field and a noise label to a field."""
+"""Networks: maps from a field and a noise label to a field, and autoencoders."""
 
+from scidiff.nn.autoencoder import ConvAutoencoder
+from scidiff.nn.codebook import Codebook
 from scidiff.nn.conditioned import Conditioned
 from scidiff.nn.frames_unet import FramesUNet
 from scidiff.nn.mp_unet import MPUNet
@@ -7,3 +9,4 @@ from scidiff.nn.unet import UNet
 from scidiff.nn.window_net import WindowNet
 
 __all__ = ["Conditioned", "FramesUNet", "MPUNet", "UNet", "WindowNet"]
+__all__ = ["Codebook", "Conditioned", "ConvAutoencoder", "MPUNet", "UNet"]

@@ -28,12 +28,13 @@ from torch import Tensor, nn
 from scidiff.nn.attention import Attention
 from scidiff.nn.grid import PADDING, check_options, from_patches, pad_to_multiple, to_patches
 
-__all__ = ["UNet"]
+__all__ = ["Block", "RMSNorm", "UNet", "conv"]
 
 _CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
-def _conv(dims: int, inputs: int, outputs: int, size: int = 3, stride: int = 1, padding: str = "zeros") -> nn.Module:
+def conv(dims: int, inputs: int, outputs: int, size: int = 3, stride: int = 1, padding: str = "zeros") -> nn.Module:
+    """A convolution in ``dims`` dimensions; strided ones take what lies under them and nothing else."""
     around = size // 2 if stride == 1 else 0
     return _CONV[dims](inputs, outputs, size, stride=stride, padding=around, padding_mode=PADDING[padding])
 
@@ -58,28 +59,30 @@ class RMSNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """Residual block, modulated by the embedding of the noise level."""
+    """Residual block, modulated by the embedding of the noise level; without one (``embedding = 0``) a plain one."""
 
     def __init__(
         self, dims: int, inputs: int, outputs: int, embedding: int, padding: str = "zeros", attention: bool = False
     ) -> None:
         super().__init__()
-        self.norm1, self.conv1 = RMSNorm(inputs), _conv(dims, inputs, outputs, padding=padding)
-        self.norm2, self.conv2 = RMSNorm(outputs), _conv(dims, outputs, outputs, padding=padding)
-        self.modulate = nn.Linear(embedding, 2 * outputs)
-        self.skip = _conv(dims, inputs, outputs, size=1) if inputs != outputs else nn.Identity()
+        self.norm1, self.conv1 = RMSNorm(inputs), conv(dims, inputs, outputs, padding=padding)
+        self.norm2, self.conv2 = RMSNorm(outputs), conv(dims, outputs, outputs, padding=padding)
+        self.modulate = nn.Linear(embedding, 2 * outputs) if embedding else None
+        self.skip = conv(dims, inputs, outputs, size=1) if inputs != outputs else nn.Identity()
         nn.init.zeros_(self.conv2.weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
-        nn.init.zeros_(self.modulate.weight)
-        nn.init.zeros_(self.modulate.bias)
+        if self.modulate is not None:
+            nn.init.zeros_(self.modulate.weight)
+            nn.init.zeros_(self.modulate.bias)
         self.attention = Attention(outputs, RMSNorm(outputs), _CONV[dims]) if attention else None
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         """(B, inputs, ...), (B, E) -> (B, outputs, ...)."""
-        h = self.conv1(F.silu(self.norm1(x)))
-        gain, bias = (_channel(v, h) for v in self.modulate(embedding).chunk(2, dim=1))
-        h = self.conv2(F.silu(torch.addcmul(bias, self.norm2(h), 1 + gain)))
-        h = self.skip(x) + h
+        h = self.norm2(self.conv1(F.silu(self.norm1(x))))
+        if self.modulate is not None:
+            gain, bias = (_channel(v, h) for v in self.modulate(embedding).chunk(2, dim=1))
+            h = torch.addcmul(bias, h, 1 + gain)
+        h = self.skip(x) + self.conv2(F.silu(h))
         return h if self.attention is None else self.attention(h)
 
 
@@ -133,19 +136,19 @@ class UNet(nn.Module):
             return nn.ModuleList(Block(dims, n, c, embedding, padding, level in self.attention) for n in sides)
 
         # One more input channel of ones tells the network where the field ends and the padding begins.
-        self.head = _conv(dims, (inputs + 1) * patch**dims, width[0], padding=padding)
+        self.head = conv(dims, (inputs + 1) * patch**dims, width[0], padding=padding)
         self.down, self.halve = nn.ModuleList(), nn.ModuleList()
         for level, channels in enumerate(self.width):
             self.down.append(stage(level, channels))
             if level + 1 < len(self.width):
-                self.halve.append(_conv(dims, channels, self.width[level + 1], size=2, stride=2))
+                self.halve.append(conv(dims, channels, self.width[level + 1], size=2, stride=2))
         self.up, self.join = nn.ModuleList(), nn.ModuleList()
         for level in reversed(range(len(self.width) - 1)):
             channels, coarse = self.width[level], self.width[level + 1]
-            self.join.append(_conv(dims, coarse, channels, size=1))
+            self.join.append(conv(dims, coarse, channels, size=1))
             self.up.append(stage(level, 2 * channels))
         self.norm = RMSNorm(width[0])
-        self.tail = _conv(dims, width[0], outputs * patch**dims, padding=padding)
+        self.tail = conv(dims, width[0], outputs * patch**dims, padding=padding)
         nn.init.zeros_(self.tail.weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
 

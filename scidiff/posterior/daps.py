@@ -27,6 +27,9 @@ and freezes near :math:`2\lambda` when :math:`a \ll \sqrt\lambda`. The paper run
 :math:`\tau = 0.01` in place of the noise; here the noise of the likelihood counts, and for linear operators the law
 that those steps aim at is drawn exactly.
 
+``width="white"``: :math:`m = D(u_a, a)` and :math:`C = a^2/(1 + a^2) I`, exact for states of independent numbers of
+unit variance. No gradient of the network; meant for codes of autoencoders, see `scidiff.posterior.latent_daps`.
+
 On learned priors :math:`J` is not quite symmetric nor positive: GMRES, and `sqrt_draw` cuts negative Ritz values
 (``diagnostics["cut"]``: mean ratio of the most negative to the largest).
 """
@@ -62,7 +65,7 @@ class DAPS(MemberSampler):
         steps: Number of noise levels. The paper takes 200 from 100 to 0.1.
         schedule: Noise levels; evenly spaced in their log. The last draw is returned with its own width, so nothing is
             gained by levels far below the noise of the posterior.
-        width: "exact" or "published", see above.
+        width: "exact", "white" or "published", see above.
         iterations: Largest number of products with C in the solver, one vector-Jacobian product each.
         lanczos: Largest number of products with C in a draw of N(0, C).
         tolerance: Relative tolerance of both.
@@ -79,7 +82,7 @@ class DAPS(MemberSampler):
 
     steps: int = 50
     schedule: Schedule = functools.partial(log_linear, sigma_min=0.02)
-    width: Literal["exact", "published"] = "exact"
+    width: Literal["exact", "white", "published"] = "exact"
     iterations: int = 12
     lanczos: int = 12
     tolerance: float = 1e-2
@@ -88,8 +91,8 @@ class DAPS(MemberSampler):
 
     def __post_init__(self) -> None:
         Euler(self.steps, self.schedule)  # validates both
-        if self.width not in ("exact", "published"):
-            raise ValueError(f"width must be 'exact' or 'published', got {self.width!r}.")
+        if self.width not in ("exact", "white", "published"):
+            raise ValueError(f"width must be 'exact', 'white' or 'published', got {self.width!r}.")
         for name in ("iterations", "lanczos", "moves", "ode_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
@@ -102,7 +105,7 @@ class DAPS(MemberSampler):
     def draw(self, run: Run) -> Tensor:
         base, p = Euler(self.steps, self.schedule), run.posterior
         path = Path("DAPS", base.levels(), run.callback)
-        local = self.moments if self.width == "exact" else self.published
+        local = {"exact": self.moments, "white": self.white, "published": self.published}[self.width]
         exact = closed_form(run)
         with torch.no_grad():
             u = base.start(run.streams, p.shape or (), p.device, p.dtype)
@@ -131,6 +134,11 @@ class DAPS(MemberSampler):
             return w
 
         return D.detach(), C, noise
+
+    def white(self, run: Run, u: Tensor, a: float) -> tuple[Tensor, Product, Callable[[], Tensor]]:
+        """The same with the covariance of white states."""
+        v = a**2 / (1 + a**2)
+        return run.denoise(u, level(u, a)), lambda g: v * g, lambda: v**0.5 * run.streams.randn_like(u)
 
     def published(self, run: Run, u: Tensor, a: float) -> tuple[Tensor, Product, Callable[[], Tensor]]:
         """The same of the paper: the end of the ODE, and a white covariance."""

@@ -41,16 +41,18 @@ class Point:
     phi: Tensor
 
     @staticmethod
-    def at(run: Run, D: Tensor, g: Tensor, image: Tensor) -> Point:
-        r"""Evaluates :math:`\phi`; one operator call."""
+    def at(run: Run, D: Tensor, g: Tensor, image: Tensor, shift: Tensor | None = None) -> Point:
+        r"""Evaluates :math:`\phi`; one operator call. A ``shift`` n makes the first term :math:`|r + n|^2`."""
         with torch.no_grad():
-            if all(part.whitens for part in run.posterior.likelihoods):
+            if shift is not None:
+                misfit = (run.measurement.residual(D + image) + shift).square().sum(1)
+            elif all(part.whitens for part in run.posterior.likelihoods):
                 misfit = run.measurement.residual(D + image).square().sum(1)
             else:
                 misfit = -2 * run.measurement.log_prob(D + image)
             return Point(g, image, misfit + (g * image).flatten(1).sum(1))
 
-    def towards(self, run: Run, D: Tensor, g: Tensor, image: Tensor) -> Point:
+    def towards(self, run: Run, D: Tensor, g: Tensor, image: Tensor, shift: Tensor | None = None) -> Point:
         r"""The furthest point on the way to (g, image) that does not raise :math:`\phi`, among 1, 1/2, 1/4, ... of it.
 
         Each row has its own length; a row without such a point stays. One operator call per length tried. A rise by
@@ -58,9 +60,8 @@ class Point:
         """
         t = torch.ones_like(self.phi)
         for last in [*[False] * (HALVINGS - 1), True]:
-            point = Point.at(
-                run, D, self.g + _rows(t, g) * (g - self.g), self.image + _rows(t, g) * (image - self.image)
-            )
+            way = self.g + _rows(t, g) * (g - self.g), self.image + _rows(t, g) * (image - self.image)
+            point = Point.at(run, D, *way, shift)
             worse = ~(point.phi <= self.phi + 1e-3 + 1e-5 * self.phi.abs())
             if not bool(worse.any()):
                 return point

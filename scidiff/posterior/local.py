@@ -1,6 +1,7 @@
 r"""Draws from :math:`p(x) \propto N(x; m, C)\, p(y | x)`: the inner step of samplers that split prior and data.
 
-`perturb_and_solve` is exact for linear operators, an affine prior and Gaussian noise. `langevin` is a Markov chain for
+`perturb_and_solve` is exact for linear operators, an affine prior and Gaussian noise. `randomised` is the same with a
+linearisation where they are not linear. `langevin` is a Markov chain for
 all other log likelihoods with a gradient: nonlinear operators, Poisson counts. Both know C through products alone.
 """
 
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor
 
 from scidiff.posterior.base import Run, offers
+from scidiff.posterior.gauss_newton import Point
 from scidiff.posterior.krylov import Solution, conjugate_gradients, dot, gmres
+from scidiff.posterior.measurement import Linearisation
 
-__all__ = ["Product", "closed_form", "langevin", "perturb_and_solve", "ridge"]
+__all__ = ["Product", "closed_form", "langevin", "perturb_and_solve", "randomised", "ridge"]
 
 Product = Callable[[Tensor], Tensor]
 r"""Rows g (rows, \*S) to rows :math:`C g`."""
@@ -56,6 +59,48 @@ def perturb_and_solve(
     run.note("iterations", solution.used.double().mean())
     run.note("residual", (dot(solution.r, solution.r).sqrt() / size.clamp(min=torch.finfo(r.dtype).tiny)).mean())
     return x + solution.image
+
+
+def randomised(run: Run, c: Tensor, C: Product, x: Tensor, newton: int, iterations: int, tolerance: float) -> Tensor:
+    r"""Draws by optimisation where the measurement is not linear ("randomise, then optimise").
+
+    With draws c of :math:`N(m, C)` and :math:`n \sim N(0, I)` it moves towards
+
+    .. math:: \arg\min_u\; \|r(u) + n\|^2 + (u - c)^\top C^{-1} (u - c)
+
+    by Gauss-Newton steps :math:`u = c + C\tilde A^T v`, linearised at x,
+    :math:`(I + \tilde A C\tilde A^T) v = r(x) + n + \tilde A(x - c)`; for linear measurements
+    that is `perturb_and_solve`. Steps that would raise it are halved.
+
+    Arguments:
+        run: Rows at hand.
+        c: Draws of the Gaussian, (rows, \*S).
+        C: Its covariance.
+        x: Where to linearise first, (rows, \*S).
+        newton: Number of steps.
+        iterations: Largest number of solver iterations of each, one product with C each.
+        tolerance: Relative tolerance of the solver.
+    """
+    measurement, zero = run.measurement, torch.zeros_like(c)
+    near = measurement.linearise(x)
+    n = run.streams.randn_like(near.residual)
+    point = Point.at(run, c, zero, zero, n)
+    for k in range(newton):
+        if k:
+            near = measurement.linearise(x)
+
+        def product(p: Tensor, near: Linearisation = near) -> tuple[Tensor, Tensor]:
+            g = C(near.adjoint(p))
+            return p + near.forward(g), g
+
+        r = near.residual + n + near.forward(x - c)
+        solution, size = Solution.zero(r, c.shape[1:]), dot(r, r).sqrt()
+        gmres(solution, product, tolerance * size, iterations)
+        run.note("iterations", solution.used.double().mean())
+        run.note("residual", (dot(solution.r, solution.r).sqrt() / size.clamp(min=torch.finfo(r.dtype).tiny)).mean())
+        point = point.towards(run, c, near.adjoint(solution.v), solution.image, n)
+        x = c + point.image
+    return x
 
 
 def ridge(run: Run, r: Tensor, iterations: int = 50, tolerance: float = 1e-3) -> Tensor:

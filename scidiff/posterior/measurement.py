@@ -98,6 +98,7 @@ class Measurement:
         self.posterior, self.prior, self.cost = posterior, posterior.prior, cost
         self.affine = posterior.linear and all(part.whitens for part in posterior.likelihoods)
         self.graph: tuple[Tensor, Tensor] | None = None
+        self.forward_mode = False  # set by samplers that know their decoder; see `_tangent`
         self.origin: tuple[Tensor, bool] | None = None  # decode(0), and whether it is not zero
         self.failed: dict[int, Failure] = {}  # rows whose field has no measurement; they hold zero
         self.sums: list[Tensor] = []  # of each call's values, finite if they are; left on the device, read by `Watch`
@@ -178,6 +179,23 @@ class Measurement:
         self.cost.operator_vjp += 1
         return torch.autograd.grad(z, u, v, retain_graph=True)[0]
 
+    def _tangent(self, m: Tensor, weights: list[Tensor]) -> Callable[[Tensor], Tensor] | None:
+        r"""The product with :math:`\tilde A` at m as one pass forward through the decoder, for linear operators.
+
+        No graph is kept, where the other way keeps that of a pass back through the decoder. None where an operator is
+        not linear; a decoder without derivatives in forward mode is noticed when it is first called.
+        """
+        parts = self.posterior.likelihoods
+        if not all(part.linear for part in parts):
+            return None
+
+        def tangent(w: Tensor) -> Tensor:
+            with torch.no_grad():
+                t = torch.func.jvp(self.prior.decode, (m,), (w,))[1]
+                return beside([weigh(p, p.operator(t), z) for p, z in zip(parts, weights, strict=True)])
+
+        return tangent
+
     def linearise(self, u: Tensor) -> Linearisation:
         r"""The measurement around the states ``u`` (rows, \*S).
 
@@ -196,6 +214,7 @@ class Measurement:
             clean = [self._apply(p, x) for p in parts]
             weights = [z.detach() for z in clean]
             z = beside([weigh(p, p.matching(c), w) for p, c, w in zip(parts, clean, weights, strict=True)])
+        tangent = self._tangent(m.detach(), weights) if self.forward_mode else None
         pairs = zip(parts, weights, strict=True)
         r = beside([weigh(p, p.difference(w), w) for p, w in pairs])
         transpose: list[tuple[Tensor, Tensor]] = []
@@ -205,6 +224,14 @@ class Measurement:
             return torch.autograd.grad(z, m, v, retain_graph=True)[0]
 
         def forward(w: Tensor) -> Tensor:
+            if tangent is not None and self.forward_mode:
+                try:
+                    found = tangent(w)
+                except (NotImplementedError, RuntimeError):  # this decoder has none
+                    self.forward_mode = False
+                else:
+                    self.cost.operator += 1
+                    return found
             if not transpose:
                 self.cost.operator_vjp += 1
                 with torch.enable_grad():

@@ -20,12 +20,16 @@ from scidiff.posterior.dps_gsg import DPSGSG
 from scidiff.posterior.eki import EKI
 from scidiff.posterior.enkg import EnKG
 from scidiff.posterior.fps import FPS
+from scidiff.posterior.latent_daps import LatentDAPS
+from scidiff.posterior.latent_dps import LatentDPS
 from scidiff.posterior.lgd import LGD
 from scidiff.posterior.mcgdiff import MCGDiff
 from scidiff.posterior.mmps import MMPS
 from scidiff.posterior.pigdm import PiGDM, PublishedPiGDM
 from scidiff.posterior.pnpdm import PnPDM
+from scidiff.posterior.psld import PSLD
 from scidiff.posterior.red_diff import REDDiff
+from scidiff.posterior.resample import ReSample
 from scidiff.posterior.scg import SCG
 from scidiff.posterior.sda import SDA
 from scidiff.posterior.tds import TDS
@@ -49,9 +53,11 @@ FAMILIES: dict[str, dict[str, type[MemberSampler]]] = {
     "monte carlo": {"tds": TDS, "mcgdiff": MCGDiff, "fps": FPS},
     "projection": {"ddrm": DDRM, "ddnm": DDNM, "diffpir": DiffPIR, "dds": DDS},
     "derivative-free": {"enkg": EnKG, "eki": EKI, "scg": SCG, "dpg": DPG, "dps_gsg": DPSGSG},
+    "latent": {"resample": ReSample, "latent_daps": LatentDAPS, "psld": PSLD, "latent_dps": LatentDPS},
     "point estimate": {"red_diff": REDDiff},
 }
-"""Methods by kin: conditional denoisers, alternating draws, weighted particles, data consistency per step, ..."""
+"""Methods by kin: conditional denoisers, alternating draws, weighted particles, data consistency per step,
+answers for priors behind a decoder, ..."""
 
 SAMPLERS: dict[str, type[MemberSampler]] = {name: kind for kin in FAMILIES.values() for name, kind in kin.items()}
 

@@ -68,7 +68,8 @@ def train(
         identity: What else the checkpoint must share with this run to be resumed (network, data, loss).
         stop: Asked after each step; True writes a checkpoint and raises `Interrupted`.
         on_checkpoint: Called with the averaged network and the step after each checkpoint, by the first process.
-        loss: What is minimised; EDM's loss by default. Parameters of a loss are trained with those of the network.
+        loss: What is minimised; EDM's loss by default. Parameters of a loss are trained with those of the network. Its
+            method ``validate(network, source, config)``, if any, replaces the errors by noise level in the log.
 
     Raises:
         InputError: A checkpoint exists (neither resume nor overwrite), or belongs to another configuration, or the
@@ -154,9 +155,8 @@ def train(
             if saving:
                 save(step + 1)
                 if lead and validation is not None:
-                    value = validation_loss(ema.network, validation, config, loss)
-                    record.append({"step": step + 1, "validation": value})
-                    record.append({"step": step + 1, "by_level": validation_by_level(ema.network, validation, config)})
+                    for row in _validated(ema.network, validation, config, loss):
+                        record.append({"step": step + 1, **row})
                 if lead and on_checkpoint is not None:
                     on_checkpoint(ema.network, step + 1)
                 if stopping and not last:
@@ -174,6 +174,16 @@ def _fields(pending: Future[Batch], step: int, done: int, save: Callable[[int], 
             raise
         save(step)
         raise InputError(f"{error} The state after step {step} is kept in {path}; continue with --resume.") from error
+
+
+def _validated(network: nn.Module, source: Source, config: TrainingConfig, loss: Loss) -> list[dict[str, object]]:
+    """Lines of the log: the loss on fixed fields, and what the loss says of them (by default, by noise level)."""
+    more = getattr(loss, "validate", None)
+    if more is None:
+        row: dict[str, object] = {"by_level": validation_by_level(network, source, config)}
+    else:
+        row = more(network, source, config)
+    return [{"validation": validation_loss(network, source, config, loss)}, *([row] if row else [])]
 
 
 def _sum_over_processes(parameters: list[nn.Parameter], loss: Tensor) -> Tensor:

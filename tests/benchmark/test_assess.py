@@ -108,3 +108,37 @@ def test_the_command(capsys, monkeypatch):
     assert code == exit_code(InputError("")) == 3 and "no-such-prior" in said.err
     code, said = run("gaussian-field", "--draws", "8", "--steps", "3", "--device", "cpu")
     assert not code and "| held out | channel 0 |" in said.out
+
+
+def test_a_latent_prior_is_compared_in_fields():
+    """An exact prior behind a rotation of the field's numbers, in units ten times as small: nothing to find."""
+    from scidiff.priors import LatentPrior
+
+    class Halves:
+        """Exchanges the halves of the field and divides by ten."""
+
+        stride = 1
+
+        def encode(self, x):
+            return x.roll(6, 2) / 10
+
+        def decode(self, z):
+            return 10 * z.roll(-6, 2)
+
+        def latent_shape(self, shape):
+            return shape
+
+    class Codes(Known):
+        def decode(self, u):
+            return u / 10
+
+        def encode(self, z):
+            return 10 * z
+
+    prior = LatentPrior(Halves(), Codes(codes={"grid": [12, 16]}, training={"crops": [[3, 4]]}, name="pair"))
+    found = assess(prior, draws=200, steps=24, seed=1)
+    assert found["crop"] == [12, 16]
+    for row in found["rows"]:
+        assert abs(row["spectrum"] - 1) < 4 * row["spectrum_error"] + 0.02, row
+        assert row["kolmogorov"] < 0.03 and abs(row["std"] - 1) < 0.05, row
+    assert all(0.97 < level["ratio"] < 1.01 for level in found["wiener"])

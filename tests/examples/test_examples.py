@@ -51,6 +51,16 @@ def test_black_hole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "chi2 phases" in capsys.readouterr().out
 
 
+def test_latent_posterior(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    example = load("latent_posterior")
+    methods = {name: example.SAMPLERS[name] for name in ("resample", "psld")}
+    table = example.main(64, methods, (5, 6), 8, 6, tmp_path / "figure.png")
+    assert table["resample"]["mean error"] < 3 / 64**0.5 and 0.75 < table["resample"]["trace ratio"] < 1.25
+    assert table["psld"]["decoder"] > 64
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert "trace ratio" in capsys.readouterr().out
+
+
 def test_exact_posterior(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = load("exact_posterior").main(16, ("mmps",), (4, 6), tmp_path / "figure.png")
     assert table["mmps"]["mean_error"] < 4 / 16**0.5
@@ -169,3 +179,11 @@ def test_burgers_sensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     errors = {name: row["plane_relative_l2"] for name, row in table.items()}
     assert max(errors["posterior"], errors["most probable"]) < 0.7 * errors["prior"]
     assert "coverage_90" in capsys.readouterr().out
+
+
+def test_what_codes_keep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = load("what_codes_keep").main(trajectories=2, times=(2.0, 2.0), output=tmp_path / "figure.png")
+    assert sum(row["share"] for row in rows) == pytest.approx(1.0, abs=1e-6)
+    assert rows[0]["code"] < 0.1 and rows[1]["coarse grid"] < 1e-4 and rows[4]["coarse grid"] > 0.3
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert "coarse grid" in capsys.readouterr().out

@@ -111,6 +111,21 @@ def test_every_key_of_a_training_configuration_is_explained(root):
     assert not [key for key in sorted(keys) if f"`{key}`" not in text]
 
 
+def test_every_key_of_an_autoencoder_configuration_is_explained(root):
+    """The tables [network], [loss] and [codes]."""
+    import dataclasses
+    import inspect
+
+    from scidiff.cli.train_latent import CODES
+    from scidiff.nn.autoencoder import ConvAutoencoder
+    from scidiff.training.reconstruction import ReconstructionLoss
+
+    keys = {f.name for f in dataclasses.fields(ReconstructionLoss)} | set(CODES)
+    keys |= set(inspect.signature(ConvAutoencoder).parameters) - {"channels"}
+    text = text_of(root, "autoencoders.md")
+    assert not [key for key in sorted(keys) if f"`{key}`" not in text]
+
+
 def test_every_option_of_the_mri_problem_is_explained(root):
     import inspect
 

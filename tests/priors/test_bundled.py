@@ -25,6 +25,8 @@ def test_cards_say_what_a_prior_is(root):
         floor = 0.8 if "law" in card else 0.5  # of a known random law even the exact denoiser leaves most
         if card["network"]["kind"] == "FramesUNet":
             continue  # starts at the best linear estimate, and is compared with that below
+        # Of a known random law even the exact denoiser leaves most; codes have little redundancy left.
+        floor = 0.8 if "law" in card or "autoencoder" in card else 0.5
         assert card["loss_curve"][-1][1] < floor * card["loss_curve"][0][1]
 
 

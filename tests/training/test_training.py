@@ -220,15 +220,15 @@ def test_two_processes_are_one(project):
 
 def test_wrong_configuration_is_named(project):
     from scidiff.cli.common import ConfigError
-    from scidiff.cli.train import _read, _strict
+    from scidiff.cli.training import read_tables, strict
 
     with pytest.raises(ConfigError, match="did you mean 'learning_rate'"):
-        _strict(TrainingConfig, {"steps": 1, "learnin_rate": 1.0}, "training")
+        strict(TrainingConfig, {"steps": 1, "learnin_rate": 1.0}, "training")
     (project / "c.toml").write_text("[data]\nkind = 'x'\n[model]\n")
     with pytest.raises(ConfigError, match=r"unknown \['model'\], missing \['training'\]"):
-        _read(project / "c.toml")
+        read_tables(project / "c.toml", {"data", "training"}, {"data", "training"})
     with pytest.raises(ConfigError, match=r"missing\.toml does not exist"):
-        _read(project / "missing.toml")
+        read_tables(project / "missing.toml", {"data"}, {"data"})
     from scidiff.datasets.sources import training_data
 
     with pytest.raises(InputError, match="expected one of slices, phantom, arrays, fields"):
