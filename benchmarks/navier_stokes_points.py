@@ -54,7 +54,8 @@ def main() -> None:
         f"cases 0 to {arguments.cases - 1}, {arguments.members} members, {sampler.sampler.calls} noise levels, "
         f"{arguments.iterations} iterations, seed = number of the case\n"
     )
-    columns = ("problem", "ours %", "reference %", "data as answer %", "CRPS s-1", "spread/skill", "coverage 90 %", "solver",
+    columns = ("problem", "ours %", "reference %", "data as answer %", "CRPS s-1", "spread/skill", "coverage 90 %")
+    columns += ("solver",
                "gradients", "s/case")  # fmt: skip
     print("| " + " | ".join(columns) + " |")
     print("|---" * 10 + "|", flush=True)

@@ -1,9 +1,9 @@
 r"""Windows of Kolmogorov flow: some frames of vorticity in a row.
 
-The flow of `scidiff.problems.KolmogorovAssimilation`: :math:`\partial_t \omega + v \cdot \nabla \omega = \nu \Delta \omega
-- \mu\,\omega - m \cos(m y)` in :math:`[0, 2\pi]^2`, computed on a grid twice as fine and truncated. Windows are moved and
-mirrored by everything that maps solutions to solutions: shifts along x; shifts along y by the period of the forcing; the
-turn by :math:`\pi`; and the mirror :math:`\omega'(x, y) = -\omega(-x, y + \pi/m)`.
+The flow of `scidiff.problems.KolmogorovAssimilation`: :math:`\partial_t \omega + v \cdot \nabla \omega = \nu \Delta
+\omega - \mu\,\omega - m \cos(m y)` in :math:`[0, 2\pi]^2`, computed on a grid twice as fine and truncated. Windows
+are moved and mirrored by everything that maps solutions to solutions: shifts along x; shifts along y by the period of
+the forcing; the turn by :math:`\pi`; and the mirror :math:`\omega'(x, y) = -\omega(-x, y + \pi/m)`.
 
 References:
     Score-based Data Assimilation (Rozet and Louppe, 2023), arXiv:2306.10574, section 4.2.

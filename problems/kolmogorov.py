@@ -264,9 +264,9 @@ class KolmogorovAssimilation:
         return self._array(np.zeros((self.length, *self.grid), np.float32))
 
     def baselines(self, observation: xr.Dataset, iterations: int = 40) -> dict[str, xr.DataArray]:
-        """Means of the ensemble Kalman smoother without and with localisation (Gaspari and Cohn's taper), strong-constraint
-        4D-Var with the climate as background (mean and variance of the first frame, no covariances), and interpolation of
-        the data in space and time.
+        """Means of the ensemble Kalman smoother without and with localisation (Gaspari and Cohn's taper), of
+        strong-constraint 4D-Var with the climate as background (mean and variance of the first frame, no covariances),
+        and interpolation of the data in space and time.
 
         All but the interpolation know the equations (on the grid of the answer).
         """

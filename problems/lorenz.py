@@ -111,7 +111,9 @@ class LorenzAssimilation:
                 f"{particles}."
             )
         if length < 2 * k + stride:
-            raise ValueError(f"the record has {length} states, fewer than the window's 2k + {stride} = {2 * k + stride}.")
+            raise ValueError(
+                f"the record has {length} states, fewer than the window's 2k + {stride} = {2 * k + stride}."
+            )
         self.protocol, self.system, self.k, self.stride, self.length = protocol, system, k, stride, length
         self.given = prior
         self.components, self.particles, self.seed = components, particles, seed

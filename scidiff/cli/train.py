@@ -46,7 +46,7 @@ def train_prior(
     import torch
 
     from scidiff.datasets.sources import training_data
-    from scidiff.priors.pretrained import NETWORKS, save_pretrained
+    from scidiff.priors.pretrained import save_pretrained
     from scidiff.training import TrainingConfig, train
 
     tables = read_tables(config, {"data", "network", "training", "loss", "samples", "card"}, {"data", "training"})
@@ -56,42 +56,21 @@ def train_prior(
     shapes = {"inputs": source.channels}
     if condition:
         shapes = {"inputs": source.channels + len(condition["loc"]) + 1, "outputs": source.channels}
-    network_options = {**shapes, **tables["network"]}
-    kind = network_options.get("kind", "UNet")
-    if kind not in NETWORKS:
-        raise _usage(f"network.kind is '{kind}'; expected one of {', '.join(NETWORKS)}.")
-    arguments = {k: v for k, v in network_options.items() if k != "kind"}
-    network = _initialised(NETWORKS[kind], arguments, training.seed)
-    if hasattr(network, "calibrate"):
-        _calibrate(network, source.source, training)
-    known = {"members", "steps", "shape"}
-    if unknown := sorted(tables["samples"].keys() - known):
-        raise _usage(f"[samples] has no '{unknown[0]}'; it has {', '.join(sorted(known))}.")
-    try:
-        loss = make_loss(**tables["loss"]) if tables["loss"] else None
-    except (TypeError, ValueError) as error:
-        raise _usage(f"[loss]: {error}") from error
-    if any(len(crop) != network.dims for crop in training.crops):
-        raise _usage(f"training.crops {training.crops} do not fit network.dims = {network.dims}.")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     options = {**shapes, **tables["network"]}
     network = network_of(options, training)
+    if hasattr(network, "calibrate"):
+        _calibrate(network, source.source, training)
     unknown_keys(tables["samples"], ["members", "shape", "steps"], "samples")
     loss = make_loss_of(tables["loss"])
     network, device = placed(network, device)
     folder = out or Path("runs") / config.stem
 
     def export(averaged: torch.nn.Module, step: int) -> None:
-        card = _card(tables, source, training, step, folder / "log.jsonl", config)
-        save_pretrained(averaged, folder / "prior.safetensors", card, dtype=torch.float16, modes=source.modes)
-        save_pretrained(averaged, folder / "prior.safetensors", card, dtype=getattr(network, "storage", torch.float16))
         card = card_of(tables, source, training, step, folder / "log.jsonl", f"scidiff train prior {config.name}")
         card["affine"] = not any(source.extra.get("transforms") or [])
         card["validation_by_level"] = last_of(folder / "log.jsonl", "by_level")
-        save_pretrained(averaged, folder / "prior.safetensors", card, dtype=torch.float16)
+        dtype = getattr(network, "storage", torch.float16)
+        save_pretrained(averaged, folder / "prior.safetensors", card, dtype=dtype, modes=source.modes)
         if tables["samples"]:
             picture(folder, step, tables["samples"], training)
 
@@ -118,13 +97,12 @@ def train_prior(
 
 def network_of(options: dict[str, Any], training: Any):  # noqa: ANN201 - the network
     """The denoising network of the table ``[network]``, freshly initialised."""
-    from scidiff.nn import MPUNet, UNet
+    from scidiff.priors.pretrained import NETWORKS
 
-    kinds = {"UNet": UNet, "MPUNet": MPUNet}
     kind = options.get("kind", "UNet")
-    if kind not in kinds:
-        raise ConfigError(f"network.kind is '{kind}'; expected one of {', '.join(kinds)}.")
-    network = initialised(kinds[kind], {k: v for k, v in options.items() if k != "kind"}, training.seed)
+    if kind not in NETWORKS:
+        raise ConfigError(f"network.kind is '{kind}'; expected one of {', '.join(NETWORKS)}.")
+    network = initialised(NETWORKS[kind], {k: v for k, v in options.items() if k != "kind"}, training.seed)
     if any(len(crop) != network.dims for crop in training.crops):
         raise ConfigError(f"training.crops {training.crops} do not fit network.dims = {network.dims}.")
     return network
@@ -141,10 +119,6 @@ def _calibrate(network: Any, source: Any, training: Any) -> None:
     generator, crop = stream(training.seed, -3, 0), (network.window, *training.crop(0)[1:])
     rows = max(64, min(8192, 40_000_000 // math.prod(crop)))
     network.calibrate(torch.stack([source(generator, crop) for _ in range(rows)]))
-
-
-def _read(path: Path) -> dict[str, dict[str, Any]]:
-    pass
 
 
 def make_loss_of(table: dict[str, Any]):  # noqa: ANN201 - a loss, or None

@@ -8,5 +8,4 @@ from scidiff.nn.mp_unet import MPUNet
 from scidiff.nn.unet import UNet
 from scidiff.nn.window_net import WindowNet
 
-__all__ = ["Conditioned", "FramesUNet", "MPUNet", "UNet", "WindowNet"]
-__all__ = ["Codebook", "Conditioned", "ConvAutoencoder", "MPUNet", "UNet"]
+__all__ = ["Codebook", "Conditioned", "ConvAutoencoder", "FramesUNet", "MPUNet", "UNet", "WindowNet"]

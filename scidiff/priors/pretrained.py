@@ -12,27 +12,34 @@ import torch
 from torch import Tensor, nn
 
 from scidiff.errors import InputError
+from scidiff.nn.autoencoder import ConvAutoencoder
 from scidiff.nn.frames_unet import FramesUNet
 from scidiff.nn.mp_unet import MPUNet
 from scidiff.nn.unet import UNet
 from scidiff.nn.window_net import WindowNet
+from scidiff.priors.autoencoder import FieldAutoencoder
 from scidiff.priors.diffusion import DiffusionPrior
 from scidiff.transforms import make_transform
 
-__all__ = ["NETWORKS", "bundled", "load_pretrained", "read_card", "save_pretrained"]
-from scidiff.nn.autoencoder import ConvAutoencoder
-from scidiff.priors.autoencoder import FieldAutoencoder
 if TYPE_CHECKING:
     from scidiff.priors.latent import LatentPrior
-__all__ = ["bundled", "bundled_autoencoders", "load_autoencoder", "load_pretrained", "read_card", "save_pretrained"]
+
+__all__ = [
+    "NETWORKS",
+    "bundled",
+    "bundled_autoencoders",
+    "load_autoencoder",
+    "load_pretrained",
+    "read_card",
+    "save_pretrained",
+]
 
 _FOLDER = Path(__file__).parent.parent / "pretrained"
 _FORMER_NAMES = {"head-t1": "head-mri"}
 _MODES = "units.modes"
 """Name of the units of waves among the weights."""
-_NETWORKS = {"UNet": UNet, "MPUNet": MPUNet}
 NETWORKS = {"UNet": UNet, "MPUNet": MPUNet, "WindowNet": WindowNet, "FramesUNet": FramesUNet}
-"""Networks by the names that cards and configurations use."""
+"""Denoisers by the names that cards and configurations use."""
 _AUTOENCODERS = {"ConvAutoencoder": ConvAutoencoder}
 
 
@@ -104,7 +111,7 @@ def load_pretrained(
             card; an autoencoder, or an autoencoder other than the one the prior was trained behind.
     """
     path = _resolve(name_or_path)
-    network, card = _read(path, _NETWORKS)
+    network, card, modes = _read(path, NETWORKS)
     prior = DiffusionPrior(
         network.to(device),
         channels=card["channels"],
@@ -114,6 +121,7 @@ def load_pretrained(
         units=card.get("units", "1"),
         card=card,
         transforms=[None if t is None else make_transform(**t) for t in card.get("transforms") or ()],
+        modes=modes,
     )
     if "autoencoder" not in card:
         return prior
@@ -128,7 +136,7 @@ def load_autoencoder(name_or_path: str | os.PathLike[str], device: torch.device 
     Raises:
         InputError: As `load_pretrained`; or a prior instead of an autoencoder.
     """
-    network, card = _read(_resolve(name_or_path, "autoencoder"), _AUTOENCODERS)
+    network, card, _ = _read(_resolve(name_or_path, "autoencoder"), _AUTOENCODERS)
     return FieldAutoencoder(
         network.to(device),
         loc=torch.as_tensor(card["loc"]),
@@ -153,8 +161,8 @@ def _behind(path: Path, card: dict[str, Any], device: torch.device | str) -> Fie
     return found
 
 
-def _read(path: Path, kinds: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Network with its weights, and card with the checksum of the weights."""
+def _read(path: Path, kinds: dict[str, Any]) -> tuple[Any, dict[str, Any], Tensor | None]:
+    """Network with its weights, card with the checksum of the weights, and units of waves if the prior has them."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -173,38 +181,23 @@ def _read(path: Path, kinds: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         state = load(data)
     except SafetensorError as error:
         raise InputError(f"{path}: expected safetensors weights, but the file cannot be read ({error}).") from error
-    card = read_card(path)
+    card = _card(path)
     modes = state.pop(_MODES, None)
     arguments = dict(card["network"])
     kind = arguments.pop("kind", "UNet")
-    if kind not in NETWORKS:
-        raise InputError(f"{path}: the card names the network '{kind}'; this version knows {', '.join(NETWORKS)}.")
-    try:
-        network = NETWORKS[kind](**arguments)
-    card = _card(path)
     if kind not in kinds:
         if kind in _AUTOENCODERS:
             raise InputError(f"{path}: this is an autoencoder, not a prior; read it with load_autoencoder.")
-        if kind in _NETWORKS:
+        if kind in NETWORKS:
             raise InputError(f"{path}: this is a prior, not an autoencoder; read it with load_pretrained.")
         raise InputError(f"{path}: the card names the network '{kind}'; this version knows {', '.join(kinds)}.")
+    try:
         network = kinds[kind](**arguments)
         network.load_state_dict({k: v.float() for k, v in state.items()})
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: the weights do not fit the network of the card: {error}") from error
     card["sha256"] = hashlib.sha256(data).hexdigest()
-    return DiffusionPrior(
-        network,
-        channels=card["channels"],
-        loc=torch.as_tensor(card["loc"]),
-        scale=torch.as_tensor(card["scale"]),
-        complex=card["complex"],
-        units=card.get("units", "1"),
-        card=card,
-        transforms=[None if t is None else make_transform(**t) for t in card.get("transforms") or ()],
-        modes=modes,
-    )
-    return network, card
+    return network, card, modes
 
 
 def save_pretrained(

@@ -22,7 +22,6 @@ def test_cards_say_what_a_prior_is(root):
         assert not missing, f"the card of {name} lacks {missing}"
         assert card["name"] == name
         assert (root / card["samples"]).exists()
-        floor = 0.8 if "law" in card else 0.5  # of a known random law even the exact denoiser leaves most
         if card["network"]["kind"] == "FramesUNet":
             continue  # starts at the best linear estimate, and is compared with that below
         # Of a known random law even the exact denoiser leaves most; codes have little redundancy left.
