@@ -38,6 +38,10 @@ COMMANDS: dict[str, Entry] = {
     "reconstruct": Entry(
         "scidiff.cli.reconstruct:reconstruct", "Draw an ensemble of fields from a measurement in a file."
     ),
+    "forecast": Entry(
+        "scidiff.cli.forecast:forecast", "Draw an ensemble of futures of the states in a file; writes Zarr."
+    ),
+    "verify": Entry("scidiff.cli.verify:verify", "Score a forecast against what happened; a table with intervals."),
     "check": Entry(
         "scidiff.cli.check:check", "Validate a measurement and its forward model before sampling; estimate the cost."
     ),

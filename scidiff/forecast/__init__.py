@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from scidiff.forecast.grid import Grid
     from scidiff.forecast.rollout import forecast
     from scidiff.forecast.state import StateSpec
+    from scidiff.forecast.verification import verify
 
-__all__ = ["Conserve", "Forecaster", "Grid", "Positive", "Prescribe", "StateSpec", "StepContext", "forecast"]
+__all__ = ["Conserve", "Forecaster", "Grid", "Positive", "Prescribe", "StateSpec", "StepContext", "forecast", "verify"]
 
 _EXPORTS = {
     "Conserve": "scidiff.forecast.corrections",
@@ -27,6 +28,7 @@ _EXPORTS = {
     "StateSpec": "scidiff.forecast.state",
     "StepContext": "scidiff.forecast.corrections",
     "forecast": "scidiff.forecast.rollout",
+    "verify": "scidiff.forecast.verification",
 }
 __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
 callable_package(__name__, "scidiff.forecast.rollout:forecast")

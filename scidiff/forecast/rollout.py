@@ -18,6 +18,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ from scidiff.rng import Streams
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["forecast"]
+__all__ = ["forecast", "load_model"]
 
 CHUNK_NUMBERS = 1 << 21
 """Numbers in one chunk of the store (8 MB of float32), and so in the buffer of one tile, unless one window has more."""
@@ -144,12 +145,17 @@ def forecast(
     return _on_disk(run, store, identity, coords, variables, watch, resume, batch_size)
 
 
+def load_model(name: str | os.PathLike[str]) -> tuple[Forecaster, StateSpec]:
+    """A saved forecaster, and what turns Datasets into its states."""
+    model = import_module("scidiff.forecast.files").load_forecaster(name)
+    return model, model.spec
+
+
 def _model(model: Any, spec: StateSpec | None, device: str | None) -> tuple[Forecaster, StateSpec, torch.device]:
     """Forecaster, specification and device; a model that must move is copied."""
     if isinstance(model, (str, os.PathLike)):
-        from importlib import import_module
-
-        model, device = import_module("scidiff.forecast.files").load_forecaster(model), device or "auto"
+        model, own = load_model(model)
+        spec, device = spec or own, device or "auto"
     spec = spec if spec is not None else getattr(model, "spec", None)
     if not callable(getattr(model, "sample", None)):
         raise TypeError(f"model must be a Forecaster or the name of one, got {type(model).__name__}.")
