@@ -29,6 +29,7 @@ _EXPORTS: dict[str, str] = {
     "VorticityFields": "scidiff.datasets.vorticity",
     "coil_maps": "scidiff.datasets.phantom",
     "head_phantom": "scidiff.datasets.phantom",
+    "part_of": "scidiff.datasets.time_series",
     "read_eht_csv": "scidiff.datasets.interferometry.eht_csv",
     "read_image": "scidiff.datasets.images",
     "read_kernel": "scidiff.datasets.blur_kernels",
@@ -42,6 +43,7 @@ _EXPORTS: dict[str, str] = {
     "simulate_stations": "scidiff.datasets.stations",
     "smooth_phase": "scidiff.datasets.phantom",
     "training_data": "scidiff.datasets.sources",
+    "trajectories": "scidiff.datasets.time_series",
     "validate_kspace": "scidiff.datasets.kspace",
 }
 __all__ = [*_EXPORTS]

@@ -11,10 +11,12 @@ from scidiff.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from scidiff.forecast.base import Forecaster
+    from scidiff.forecast.exact import ExactForecaster
 
-__all__ = ["Forecaster"]
+__all__ = ["ExactForecaster", "Forecaster"]
 
 _EXPORTS = {
+    "ExactForecaster": "scidiff.forecast.exact",
     "Forecaster": "scidiff.forecast.base",
 }
 __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
