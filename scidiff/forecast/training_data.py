@@ -1,0 +1,200 @@
+r"""The table ``[data]`` of a forecaster's configuration: from a simulator or a file to windows and a `StateSpec`.
+
+Time is what separates training from test. A simulator keeps whole trajectories apart; a file is split by the periods
+that the table names, and nothing of the normalisation or of the training comes from outside ``train``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scidiff.errors import InputError
+from scidiff.forecast.state import StateSpec
+from scidiff.forecast.windows import WindowSource
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["ForecastData", "annual_cycle", "forecast_data", "open_series"]
+
+ANNUAL = ("annual_cos", "annual_sin")
+YEAR = 365.2425
+
+
+@dataclass
+class ForecastData:
+    """What a forecaster is trained on.
+
+    Arguments:
+        spec: Variables, grid and normalisation, from the training period alone.
+        train: Draws windows of the training period.
+        validation: Draws windows of the validation period, or None.
+        periods: The periods as the card names them.
+        files: sha256 by file name.
+    """
+
+    spec: StateSpec
+    train: WindowSource
+    validation: WindowSource | None
+    periods: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+
+
+def annual_cycle(ds: xr.Dataset, like: str, extra: int = 0) -> xr.Dataset:
+    r"""The season as two forcings, :math:`\cos` and :math:`\sin` of :math:`2\pi\,\text{day}/365.2425`, on every point.
+
+    Arguments:
+        ds: Has ``time`` and the variable ``like``, whose dimensions are those of the answer.
+        like: Name of a variable.
+        extra: Steps after the last time for which the season is wanted too: the horizon of a forecast.
+    """
+    import xarray as xr
+
+    times = ds["time"].values
+    if extra:
+        step = times[-1] - times[-2] if len(times) > 1 else np.timedelta64(1, "D")
+        times = np.concatenate([times, times[-1] + step * np.arange(1, extra + 1)])
+    day = (times - times.astype("datetime64[Y]").astype(times.dtype)) / np.timedelta64(1, "D")
+    angle = 2 * np.pi * day.astype(float) / YEAR
+    space = [d for d in ds[like].dims if d != "time"]
+    shape = (len(times), *(ds.sizes[d] for d in space))
+    column = (-1, *(1,) * len(space))
+    found = {
+        name: (("time", *space), np.broadcast_to(f(angle).reshape(column), shape).astype("float32"), {"units": "1"})
+        for name, f in zip(ANNUAL, (np.cos, np.sin), strict=True)
+    }
+    return xr.Dataset(found, {"time": times, **{d: ds[d] for d in space if d in ds.coords}})
+
+
+def open_series(path: str | Path) -> xr.Dataset:
+    """States in time from NetCDF, Zarr or NumPy's npz.
+
+    An npz file holds 1-D arrays ``time`` and the coordinates of the grid, in the order of the fields' dimensions, and
+    fields (time, ...); a text array ``units`` is the unit of the only field.
+
+    Raises:
+        InputError: No such file, or a file that holds no states.
+    """
+    import xarray as xr
+
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file; data.file is relative to --data, or to the configuration.")
+    if path.suffix != ".npz":
+        try:
+            return xr.open_zarr(path) if path.is_dir() else xr.open_dataset(path)
+        except (ValueError, OSError) as error:
+            raise InputError(f"{path}: expected NetCDF, Zarr or npz ({error}).") from error
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    if "time" not in arrays:
+        raise InputError(f"{path}: expected an array 'time', found {', '.join(arrays)}.")
+    coords = {k: v.astype("datetime64[ns]") if k == "time" else v for k, v in arrays.items() if v.ndim == 1}
+    fields = {k: v for k, v in arrays.items() if v.ndim > 1 and v.shape[0] == len(coords["time"])}
+    units = str(arrays["units"]) if "units" in arrays and len(fields) == 1 else None
+    found = {}
+    for name, values in fields.items():
+        dims = ["time"] + [_dimension(path, name, size, coords, axis) for axis, size in enumerate(values.shape[1:])]
+        found[name] = (dims, values, {"units": units} if units else {})
+    if not found:
+        raise InputError(f"{path}: expected fields (time, ...), found {', '.join(arrays)}.")
+    return xr.Dataset(found, coords)
+
+
+def _dimension(path: Path, name: str, size: int, coords: dict[str, np.ndarray], axis: int) -> str:
+    known = [k for k in coords if k != "time"]
+    if axis < len(known) and len(coords[known[axis]]) == size:
+        return known[axis]
+    raise InputError(f"{path}: '{name}' has side {size} at dimension {axis + 1}; the coordinates {known} do not fit it.")
+
+
+def forecast_data(
+    length: int,
+    folder: Path,
+    *,
+    trajectories: str | None = None,
+    file: str | None = None,
+    variables: Sequence[str] | str,
+    forcing: Sequence[str] = (),
+    static: Sequence[str] = (),
+    per: str = "channel",
+    mask: str | None = None,
+    annual: bool = False,
+    train: Sequence[str] = (),
+    validation: Sequence[str] = (),
+    test: Sequence[str] = (),
+    options: dict[str, Any] | None = None,
+) -> ForecastData:
+    """Reads or simulates the states and splits them by time.
+
+    Arguments:
+        length: Times of a window.
+        folder: That ``file`` is relative to.
+        trajectories: Name of a simulator, see `scidiff.datasets.time_series.trajectories`, or
+        file: NetCDF, Zarr or npz.
+        variables, forcing, static, per, mask: As in `StateSpec.fit`.
+        annual: Add the season as forcings (`annual_cycle`).
+        train, validation, test: First and last date of the periods, for files. ``test`` is only named in the card.
+        options: Of the simulator.
+
+    Raises:
+        InputError: Files, variables or periods that do not exist or overlap.
+    """
+    names = [variables] if isinstance(variables, str) else list(variables)
+    if (trajectories is None) == (file is None):
+        raise InputError("[data] needs either 'trajectories', the name of a simulator, or 'file'.")
+    files: dict[str, str] = {}
+    if trajectories is not None:
+        from scidiff.datasets.time_series import part_of
+        from scidiff.datasets.time_series import trajectories as simulate
+
+        ds = simulate(trajectories, **(options or {}))
+        kept = [part_of(ds, part) for part in ("train", "validation") if (ds["split"] == part).any()]
+        periods: dict[str, Any] = {"trajectories": dict(ds.attrs)}
+    else:
+        path = folder / str(file)
+        ds = open_series(path)
+        if path.is_file():
+            files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        periods = {"train": list(train), "validation": list(validation), "test": list(test)}
+        _no_overlap(periods)
+        kept = [_period(ds, p, path) for p in (train, validation) if p]
+    if annual:
+        kept = [part.merge(annual_cycle(part, names[0])) for part in kept]
+        forcing = [*forcing, *ANNUAL]
+    spec = StateSpec.fit(kept[0], names, forcing, static, per=per, mask=mask)  # type: ignore[arg-type]
+    sources = [WindowSource(_stretches(part, spec), length) for part in kept]
+    return ForecastData(spec, sources[0], sources[1] if len(sources) > 1 else None, periods, files)
+
+
+def _period(ds: xr.Dataset, period: Sequence[str], path: Path) -> xr.Dataset:
+    if len(period) != 2:
+        raise InputError(f"[data] a period is a first and a last date, got {list(period)}.")
+    part = ds.sel(time=slice(*period))
+    if not part.sizes["time"]:
+        raise InputError(f"{path}: no times between {period[0]} and {period[1]}.")
+    return part
+
+
+def _no_overlap(periods: dict[str, Any]) -> None:
+    used = sorted((p[0], p[1], name) for name, p in periods.items() if p)
+    for (_, end, one), (start, _, other) in zip(used, used[1:], strict=False):
+        if start <= end:
+            raise InputError(f"[data] the periods {one} and {other} overlap: {other} begins at {start}, {one} ends {end}.")
+
+
+def _stretches(ds: xr.Dataset, spec: StateSpec) -> list[Tensor]:
+    """Normalised states, then forcings, of every trajectory."""
+    x = spec.to_tensor(ds)
+    if spec.forcing_channels:
+        f = spec.forcing_tensor(ds)
+        x = torch.cat([x, f.expand(*x.shape[: f.ndim - spec.grid.ndim - 1], *f.shape[-spec.grid.ndim - 1 :])], 1)
+    return list(x) if x.ndim == spec.grid.ndim + 3 else [x]
