@@ -33,6 +33,8 @@ __all__ = ["Deterministic", "DropoutEnsemble", "NoiseEnsemble", "PerturbedEnsemb
 class _Direct(Forecaster):
     """Holds one network, a horizon and a window."""
 
+    parts = ("forecaster",)
+
     def __init__(self, forecaster: Predictor, horizon: int, window: int = 1) -> None:
         super().__init__()
         if horizon < 1 or window < 1:

@@ -70,6 +70,8 @@ class DYffusion(Forecaster):
             time t + i and I that of t.
     """
 
+    parts = ("forecaster", "interpolator")
+
     def __init__(
         self,
         forecaster: Predictor,

@@ -31,6 +31,8 @@ class Interpolator(nn.Module):
         residual: Add the network to the straight line between the states.
     """
 
+    parts = ("network",)
+
     def __init__(self, network: nn.Module, horizon: int, window: int = 1, residual: bool = True) -> None:
         super().__init__()
         if horizon < 2:
@@ -79,6 +81,8 @@ class Predictor(nn.Module):
         network: ``network(x, time, streams)``; its outputs are one state, or several one after the other.
         residual: Add the network to the state ``x``.
     """
+
+    parts = ("network",)
 
     def __init__(self, network: nn.Module, residual: bool = True) -> None:
         super().__init__()

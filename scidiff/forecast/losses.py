@@ -29,7 +29,7 @@ from scidiff.forecast.draws import SeededStreams
 from scidiff.forecast.dyffusion import DYffusion
 from scidiff.forecast.forcing import at_time
 from scidiff.forecast.interpolator import Interpolator, Predictor
-from scidiff.forecast.scores import AbsoluteError, CRPS, SquaredError
+from scidiff.forecast.scores import CRPS, AbsoluteError, SquaredError
 
 __all__ = ["BlockLoss", "DYffusionLoss", "InterpolationLoss", "LeadLoss", "WindowLoss"]
 

@@ -113,7 +113,9 @@ def _dimension(path: Path, name: str, size: int, coords: dict[str, np.ndarray], 
     known = [k for k in coords if k != "time"]
     if axis < len(known) and len(coords[known[axis]]) == size:
         return known[axis]
-    raise InputError(f"{path}: '{name}' has side {size} at dimension {axis + 1}; the coordinates {known} do not fit it.")
+    raise InputError(
+        f"{path}: '{name}' has side {size} at dimension {axis + 1}; the coordinates {known} do not fit it."
+    )
 
 
 def forecast_data(
@@ -188,13 +190,15 @@ def _no_overlap(periods: dict[str, Any]) -> None:
     used = sorted((p[0], p[1], name) for name, p in periods.items() if p)
     for (_, end, one), (start, _, other) in zip(used, used[1:], strict=False):
         if start <= end:
-            raise InputError(f"[data] the periods {one} and {other} overlap: {other} begins at {start}, {one} ends {end}.")
+            raise InputError(
+                f"[data] the periods {one} and {other} overlap: {other} begins at {start}, {one} ends {end}."
+            )
 
 
 def _stretches(ds: xr.Dataset, spec: StateSpec) -> list[Tensor]:
     """Normalised states, then forcings, of every trajectory."""
-    x = spec.to_tensor(ds)
+    x, rank = spec.to_tensor(ds), len(spec.shape)
     if spec.forcing_channels:
         f = spec.forcing_tensor(ds)
-        x = torch.cat([x, f.expand(*x.shape[: f.ndim - spec.grid.ndim - 1], *f.shape[-spec.grid.ndim - 1 :])], 1)
-    return list(x) if x.ndim == spec.grid.ndim + 3 else [x]
+        x = torch.cat([x, f.expand(*x.shape[:-rank], *f.shape[-rank:])], -rank)
+    return list(x) if x.ndim == rank + 2 else [x]

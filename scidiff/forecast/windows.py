@@ -30,7 +30,9 @@ class WindowSource:
         self.ends = torch.tensor(counts).cumsum(0) if counts else torch.zeros(0)
         if not sum(counts):
             longest = max((len(s) for s in self.stretches), default=0)
-            raise InputError(f"a window takes {length} consecutive times; the longest stretch of the data has {longest}.")
+            raise InputError(
+                f"a window takes {length} consecutive times; the longest stretch of the data has {longest}."
+            )
 
     def __len__(self) -> int:
         return int(self.ends[-1])
