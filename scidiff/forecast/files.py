@@ -5,7 +5,7 @@ The card's entry ``model`` is a tree: every object with its class, its arguments
 .. code-block:: json
 
     {"class": "DYffusion", "sampling": "cold", "parts": {
-        "forecaster": {"class": "Predictor", "residual": true, "parts": {"network": {"class": "TimeUNet", "inputs": 2}}},
+        "forecaster": {"class": "Predictor", "residual": true, "parts": {"network": {"class": "TimeUNet"}}},
         "interpolator": {"class": "Interpolator", "horizon": 5, "parts": {"network": {"class": "TimeUNet"}}}}}
 
 Only classes of `CLASSES` are made, from numbers and names; nothing in a file is code.

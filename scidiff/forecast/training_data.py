@@ -169,6 +169,8 @@ def forecast_data(
         periods = {"train": list(train), "validation": list(validation), "test": list(test)}
         _no_overlap(periods)
         kept = [_period(ds, p, path) for p in (train, validation) if p]
+    if missing := [name for name in names if name not in ds]:
+        raise InputError(f"the data have no variable '{missing[0]}'; they have {', '.join(map(str, ds.data_vars))}.")
     if annual:
         kept = [part.merge(annual_cycle(part, names[0])) for part in kept]
         forcing = [*forcing, *ANNUAL]

@@ -47,15 +47,18 @@ class NoisyBlock(Block):
         attention: bool,
         dropout: tuple[float, float, bool],
         noise: int,
+        latent: int,
     ) -> None:
         super().__init__(dims, inputs, outputs, embedding, padding, attention)
         first, second, channels = dropout
         self.drop1, self.drop2 = Dropout(first, channels), Dropout(second, channels)
         self.noise = _conv(dims, noise, 2 * outputs, size=1) if noise else None
-        if noise:
+        if noise or latent:
             # The second convolution of a block starts at zero in the plain U-Net. Here noise must reach the output
             # from the first step on: at zero spread the gradient of a score with respect to the spread is zero.
             nn.init.normal_(self.conv2.weight, std=0.1 / (outputs * 3**dims) ** 0.5)  # type: ignore[arg-type]
+        if latent:
+            nn.init.normal_(self.modulate.weight, std=0.3 / embedding**0.5)
 
     def noisy(self, x: Tensor, embedding: Tensor, z: Tensor | None, streams: Draws | None) -> Tensor:
         """(B, inputs, ...), (B, E), noise (B, Z, ...) -> (B, outputs, ...)."""
@@ -104,7 +107,7 @@ class TimeUNet(UNet):
     ) -> None:
         if noise < 0 or latent < 0 or horizon <= 0:
             raise ValueError(f"noise and latent must be >= 0, horizon positive; got {noise}, {latent}, {horizon}.")
-        self._randomness = (dropout_first, dropout, dropout_channels), noise
+        self._randomness = (dropout_first, dropout, dropout_channels), noise, latent
         super().__init__(inputs, outputs, width, blocks, dims, patch, embedding, padding, attention)
         self.horizon, self.noise, self.latent = float(horizon), noise, latent
         self.dropout, self.dropout_first, self.dropout_channels = dropout, dropout_first, dropout_channels
@@ -113,9 +116,9 @@ class TimeUNet(UNet):
             nn.init.normal_(self.tail.weight, std=0.1 / (width[0] * 3**dims) ** 0.5)  # type: ignore[arg-type]
 
     def _block(self, inputs: int, outputs: int, level: int) -> Block:
-        dropout, noise = self._randomness
+        dropout, noise, latent = self._randomness
         return NoisyBlock(
-            self.dims, inputs, outputs, self.embedding, self.padding, level in self.attention, dropout, noise
+            self.dims, inputs, outputs, self.embedding, self.padding, level in self.attention, dropout, noise, latent
         )
 
     @property
