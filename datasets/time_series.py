@@ -13,6 +13,12 @@ stochastic-transport a carried, decaying, randomly stirred field with an exact p
 spring-mesh          a damped sheet of masses and springs, by the rules of a published benchmark
 kolmogorov           vorticity of forced two-dimensional turbulence
 lorenz96             a chaotic ring of weather
+slp                  daily sea-level pressure (``file=``)
+t2m                  daily 2 m temperature (``file=``)
+sst                  monthly sea surface temperature of the tropical Pacific (``file=``)
+radar                rain every five minutes (``file=``)
+series               any series in NetCDF, Zarr, GRIB or npz (``file=``)
+oisst                boxes of daily sea surface temperature (``folder=``, ``boxes=``)
 ==================== ============================================================================================
 """
 
@@ -36,6 +42,12 @@ TRAJECTORIES = {
     "spring-mesh": "scidiff.datasets.spring_mesh:simulate",
     "kolmogorov": "scidiff.datasets.chaotic_flows:simulate_kolmogorov",
     "lorenz96": "scidiff.datasets.chaotic_flows:simulate_lorenz96",
+    "slp": "scidiff.datasets.climate:sea_level_pressure",
+    "t2m": "scidiff.datasets.climate:temperature",
+    "sst": "scidiff.datasets.climate:tropical_pacific",
+    "radar": "scidiff.datasets.climate:radar",
+    "series": "scidiff.datasets.climate:series",
+    "oisst": "scidiff.datasets.series:oisst_boxes",
 }
 """Name -> function that makes the Dataset."""
 

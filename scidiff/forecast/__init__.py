@@ -10,24 +10,37 @@ from typing import TYPE_CHECKING
 from scidiff.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from scidiff.forecast.analogues import Analogues
+    from scidiff.forecast.autoregression import LinearInverseModel
     from scidiff.forecast.base import Forecaster
+    from scidiff.forecast.climatology import Climatology
     from scidiff.forecast.direct import Deterministic, DropoutEnsemble, NoiseEnsemble, PerturbedEnsemble
     from scidiff.forecast.dyffusion import DYffusion
     from scidiff.forecast.exact import ExactForecaster
     from scidiff.forecast.files import load_forecaster, save_forecaster
+    from scidiff.forecast.grid import Grid
     from scidiff.forecast.interpolator import Interpolator, Predictor
+    from scidiff.forecast.optical_flow import OpticalFlow
+    from scidiff.forecast.persistence import DampedPersistence, Persistence
     from scidiff.forecast.scores import CRPS
     from scidiff.forecast.state import StateSpec
 
 __all__ = [
     "CRPS",
+    "Analogues",
+    "Climatology",
     "DYffusion",
+    "DampedPersistence",
     "Deterministic",
     "DropoutEnsemble",
     "ExactForecaster",
     "Forecaster",
+    "Grid",
     "Interpolator",
+    "LinearInverseModel",
     "NoiseEnsemble",
+    "OpticalFlow",
+    "Persistence",
     "PerturbedEnsemble",
     "Predictor",
     "StateSpec",
@@ -36,14 +49,21 @@ __all__ = [
 ]
 
 _EXPORTS = {
+    "Analogues": "scidiff.forecast.analogues",
     "CRPS": "scidiff.forecast.scores",
+    "Climatology": "scidiff.forecast.climatology",
     "DYffusion": "scidiff.forecast.dyffusion",
+    "DampedPersistence": "scidiff.forecast.persistence",
     "Deterministic": "scidiff.forecast.direct",
     "DropoutEnsemble": "scidiff.forecast.direct",
     "ExactForecaster": "scidiff.forecast.exact",
     "Forecaster": "scidiff.forecast.base",
+    "Grid": "scidiff.forecast.grid",
     "Interpolator": "scidiff.forecast.interpolator",
+    "LinearInverseModel": "scidiff.forecast.autoregression",
     "NoiseEnsemble": "scidiff.forecast.direct",
+    "OpticalFlow": "scidiff.forecast.optical_flow",
+    "Persistence": "scidiff.forecast.persistence",
     "PerturbedEnsemble": "scidiff.forecast.direct",
     "Predictor": "scidiff.forecast.interpolator",
     "StateSpec": "scidiff.forecast.state",
