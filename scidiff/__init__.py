@@ -3,7 +3,14 @@
 Every name is imported when first used: ``import scidiff`` alone loads neither torch nor xarray.
 """
 
-from scidiff.lazy import lazy_exports
+from typing import TYPE_CHECKING
+
+from scidiff.lazy import as_package, lazy_exports
+
+if TYPE_CHECKING:  # packages that are called
+    from scidiff.forecast.rollout import forecast as _forecast
+
+    forecast = as_package(_forecast)
 
 __version__ = "0.1.0"
 
