@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,10 +22,9 @@ from scidiff.forecast.windows import WindowSource
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["ForecastData", "annual_cycle", "forecast_data", "open_series"]
+__all__ = ["ForecastData", "forecast_data"]
 
 ANNUAL = ("annual_cos", "annual_sin")
-YEAR = 365.2425
 
 
 @dataclass
@@ -48,74 +46,20 @@ class ForecastData:
     files: dict[str, str] = field(default_factory=dict)
 
 
-def annual_cycle(ds: xr.Dataset, like: str, extra: int = 0) -> xr.Dataset:
-    r"""The season as two forcings, :math:`\cos` and :math:`\sin` of :math:`2\pi\,\text{day}/365.2425`, on every point.
-
-    Arguments:
-        ds: Has ``time`` and the variable ``like``, whose dimensions are those of the answer.
-        like: Name of a variable.
-        extra: Steps after the last time for which the season is wanted too: the horizon of a forecast.
-    """
+def _opened(path: Path, names: Sequence[str]) -> xr.Dataset:
+    """NetCDF and Zarr as they are, on any grid; npz and GRIB as `scidiff.datasets.read_series` reads them."""
     import xarray as xr
 
-    times = ds["time"].values
-    if extra:
-        step = times[-1] - times[-2] if len(times) > 1 else np.timedelta64(1, "D")
-        times = np.concatenate([times, times[-1] + step * np.arange(1, extra + 1)])
-    day = (times - times.astype("datetime64[Y]").astype(times.dtype)) / np.timedelta64(1, "D")
-    angle = 2 * np.pi * day.astype(float) / YEAR
-    space = [d for d in ds[like].dims if d != "time"]
-    shape = (len(times), *(ds.sizes[d] for d in space))
-    column = (-1, *(1,) * len(space))
-    found = {
-        name: (("time", *space), np.broadcast_to(f(angle).reshape(column), shape).astype("float32"), {"units": "1"})
-        for name, f in zip(ANNUAL, (np.cos, np.sin), strict=True)
-    }
-    return xr.Dataset(found, {"time": times, **{d: ds[d] for d in space if d in ds.coords}})
-
-
-def open_series(path: str | Path) -> xr.Dataset:
-    """States in time from NetCDF, Zarr or NumPy's npz.
-
-    An npz file holds 1-D arrays ``time`` and the coordinates of the grid, in the order of the fields' dimensions, and
-    fields (time, ...); a text array ``units`` is the unit of the only field.
-
-    Raises:
-        InputError: No such file, or a file that holds no states.
-    """
-    import xarray as xr
-
-    path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file; data.file is relative to --data, or to the configuration.")
-    if path.suffix != ".npz":
-        try:
-            return xr.open_zarr(path) if path.is_dir() else xr.open_dataset(path)
-        except (ValueError, OSError) as error:
-            raise InputError(f"{path}: expected NetCDF, Zarr or npz ({error}).") from error
-    with np.load(path, allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
-    if "time" not in arrays:
-        raise InputError(f"{path}: expected an array 'time', found {', '.join(arrays)}.")
-    coords = {k: v.astype("datetime64[ns]") if k == "time" else v for k, v in arrays.items() if v.ndim == 1}
-    fields = {k: v for k, v in arrays.items() if v.ndim > 1 and v.shape[0] == len(coords["time"])}
-    units = str(arrays["units"]) if "units" in arrays and len(fields) == 1 else None
-    found = {}
-    for name, values in fields.items():
-        dims = ["time"] + [_dimension(path, name, size, coords, axis) for axis, size in enumerate(values.shape[1:])]
-        found[name] = (dims, values, {"units": units} if units else {})
-    if not found:
-        raise InputError(f"{path}: expected fields (time, ...), found {', '.join(arrays)}.")
-    return xr.Dataset(found, coords)
+    if path.suffix not in (".nc", ".h5", ".zarr") and not path.is_dir():
+        from scidiff.datasets.series import read_series
 
-
-def _dimension(path: Path, name: str, size: int, coords: dict[str, np.ndarray], axis: int) -> str:
-    known = [k for k in coords if k != "time"]
-    if axis < len(known) and len(coords[known[axis]]) == size:
-        return known[axis]
-    raise InputError(
-        f"{path}: '{name}' has side {size} at dimension {axis + 1}; the coordinates {known} do not fit it."
-    )
+        return read_series(path, names)
+    try:
+        return xr.open_zarr(path) if path.is_dir() else xr.open_dataset(path)
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: expected NetCDF, Zarr, GRIB or npz ({error}).") from error
 
 
 def forecast_data(
@@ -143,7 +87,7 @@ def forecast_data(
         trajectories: Name of a simulator, see `scidiff.datasets.time_series.trajectories`, or
         file: NetCDF, Zarr or npz.
         variables, forcing, static, per, mask: As in `StateSpec.fit`.
-        annual: Add the season as forcings (`annual_cycle`).
+        annual: Add the time of year as forcings (`scidiff.datasets.with_season`).
         train, validation, test: First and last date of the periods, for files. ``test`` is only named in the card.
         options: Of the simulator.
 
@@ -163,7 +107,7 @@ def forecast_data(
         periods: dict[str, Any] = {"trajectories": dict(ds.attrs)}
     else:
         path = folder / str(file)
-        ds = open_series(path)
+        ds = _opened(path, [*names, *forcing])
         if path.is_file():
             files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
         periods = {"train": list(train), "validation": list(validation), "test": list(test)}
@@ -172,7 +116,9 @@ def forecast_data(
     if missing := [name for name in names if name not in ds]:
         raise InputError(f"the data have no variable '{missing[0]}'; they have {', '.join(map(str, ds.data_vars))}.")
     if annual:
-        kept = [part.merge(annual_cycle(part, names[0])) for part in kept]
+        from scidiff.datasets.seasons import with_season
+
+        kept = [with_season(part[[*names, *forcing, *static]]) for part in kept]
         forcing = [*forcing, *ANNUAL]
     spec = StateSpec.fit(kept[0], names, forcing, static, per=per, mask=mask)  # type: ignore[arg-type]
     sources = [WindowSource(_stretches(part, spec), length) for part in kept]

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import xarray as xr
 
 from scidiff.cli.common import exit_code
 from scidiff.cli.train_forecaster import train_forecaster
+from scidiff.datasets import read_series
 from scidiff.errors import InputError
 from scidiff.forecast import DYffusion, NoiseEnsemble
 from scidiff.forecast.files import load_forecaster, load_model
-from scidiff.forecast.training_data import annual_cycle, forecast_data, open_series
+from scidiff.forecast.training_data import forecast_data
 from scidiff.forecast.windows import WindowSource
 
 TEXT = """
@@ -96,7 +96,7 @@ def test_both_stages_of_dyffusion_and_exact_resume(folder: Path) -> None:
     card = model.card
     assert card["periods"]["test"] == ["2001-03-06", "2001-03-21"] and "series.npz" in card["files_sha256"]
     assert card["training"]["validation"] == min(v for _, v in [(0, card["training"]["validation"])])
-    part = open_series(folder / "series.npz").sel(time=slice("2001-01-01", "2001-02-15"))
+    part = read_series(folder / "series.npz").sel(time=slice("2001-01-01", "2001-02-15"))
     assert model.spec.loc.flatten()[0].item() == pytest.approx(float(part["slp"].mean()), rel=1e-3)
 
     out = folder / "again"
@@ -158,22 +158,3 @@ def test_a_simulator_by_name(tmp_path: Path) -> None:
     assert found.periods["trajectories"]["simulator"] == "stochastic-transport"
     with pytest.raises(InputError, match="either 'trajectories'"):
         forecast_data(5, tmp_path, variables="tracer")
-
-
-def test_the_season_is_a_circle_that_goes_on_after_the_data() -> None:
-    times = np.array(["2003-12-30", "2003-12-31"], "datetime64[ns]")
-    ds = xr.Dataset({"t": (("time", "y"), np.zeros((2, 3)))}, {"time": times})
-    season = annual_cycle(ds, "t", extra=2)
-    assert season["time"].values[-1] == np.datetime64("2004-01-02")
-    angle = 2 * np.pi * np.array([363, 364, 0, 1]) / 365.2425
-    np.testing.assert_allclose(season["annual_cos"][:, 1], np.cos(angle), atol=1e-6)
-    np.testing.assert_allclose(season["annual_sin"][:, 2], np.sin(angle), atol=1e-6)
-
-
-def test_npz_files_that_hold_no_series(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", t=np.zeros((3, 4)))
-    np.savez(tmp_path / "b.npz", t=np.zeros((3, 4)), time=np.arange(3), lat=np.arange(5))
-    np.savez(tmp_path / "c.npz", time=np.arange(3))
-    for name, match in (("a", "array 'time'"), ("b", "do not fit"), ("c", "expected fields")):
-        with pytest.raises(InputError, match=match):
-            open_series(tmp_path / f"{name}.npz")

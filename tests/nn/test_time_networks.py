@@ -21,11 +21,12 @@ LEAD = torch.tensor([1.0, 2.5, 3.0], dtype=torch.float64)
 
 
 def made(name: str, **options: object) -> nn.Module:
-    torch.manual_seed(3)
-    net = NETWORKS[name](**options).double().eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(3)
+        net = NETWORKS[name](**options).double().eval()
     for p in net.parameters():  # zeros of the initialisation would hide what they multiply
         if not p.abs().any():
-            nn.init.normal_(p, std=0.2)
+            nn.init.normal_(p, std=0.2, generator=torch.Generator().manual_seed(4))
     return net
 
 
