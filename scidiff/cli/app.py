@@ -46,8 +46,14 @@ COMMANDS: dict[str, Entry] = {
         "scidiff.cli.check:check", "Validate a measurement and its forward model before sampling; estimate the cost."
     ),
     "train": Entry(
-        {"prior": Entry("scidiff.cli.train:train_prior", "Train a prior on fields; writes weights and a card.")},
-        "Train a prior.",
+        {
+            "prior": Entry("scidiff.cli.train:train_prior", "Train a prior on fields; writes weights and a card."),
+            "forecaster": Entry(
+                "scidiff.cli.train_forecaster:train_forecaster",
+                "Train a forecaster on states in time; writes weights and a card.",
+            ),
+        },
+        "Train a prior or a forecaster.",
     ),
     "assess": Entry("scidiff.cli.assess:assess", "Compare draws of a learned prior with fields it has never seen."),
     "certify": Entry("scidiff.cli.certify:certify", "Measure samplers against posteriors known exactly."),

@@ -16,6 +16,8 @@ _EXPORTS: dict[str, str] = {
     "ReactionDiffusion": "scidiff.solvers.reaction_diffusion",
     "Semilinear": "scidiff.solvers.stepping",
     "ShallowWater": "scidiff.solvers.shallow_water",
+    "SpringMesh": "scidiff.solvers.spring_mesh",
+    "StochasticTransport": "scidiff.solvers.stochastic_transport",
     "Transition": "scidiff.solvers.transition",
     "advance": "scidiff.solvers.stepping",
     "divergence": "scidiff.solvers.darcy",
