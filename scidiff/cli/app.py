@@ -56,6 +56,12 @@ COMMANDS: dict[str, Entry] = {
         "Train a prior or a forecaster.",
     ),
     "assess": Entry("scidiff.cli.assess:assess", "Compare draws of a learned prior with fields it has never seen."),
+    "benchmark": Entry(
+        "scidiff.cli.benchmark:benchmark", "Compare samplers on problems: accuracy, calibration and cost."
+    ),
+    "calibrate": Entry(
+        "scidiff.cli.calibrate:calibrate", "Check a sampler by simulation: ranks of truths drawn from the prior."
+    ),
     "certify": Entry("scidiff.cli.certify:certify", "Measure samplers against posteriors known exactly."),
     "inspect": Entry("scidiff.cli.inspect:inspect", "Show what a result, weights, a card or a k-space file holds."),
     "list": Entry("scidiff.cli.list:show", "List samplers, problems, priors, operators and readers."),
