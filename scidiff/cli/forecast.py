@@ -72,8 +72,8 @@ def forecast(
     """
     from scidiff.cli.reconstruct import stop_politely, usage
     from scidiff.forecast.corrections import Conserve, Positive
+    from scidiff.forecast.loading import load_model
     from scidiff.forecast.rollout import forecast as draw
-    from scidiff.forecast.rollout import load_model
     from scidiff.placement import resolve_device
 
     if resume and overwrite:
@@ -103,7 +103,14 @@ def forecast(
         progress="none" if json and progress == "auto" else progress,
     )
     if json:
-        emit({"result": out, "sizes": dict(result.sizes), "variables": list(result.data_vars), "attributes": result.attrs})
+        emit(
+            {
+                "result": out,
+                "sizes": dict(result.sizes),
+                "variables": list(result.data_vars),
+                "attributes": result.attrs,
+            }
+        )
         return
     sizes = result.sizes
     say(f"{sizes['init_time']} initial times, {sizes['member']} members, {sizes['lead_time']} leads; written: {out}")

@@ -114,7 +114,7 @@ class Cut(AR):
 
 def test_interrupted_and_resumed_is_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr("scidiff.forecast.rollout.CHUNK_NUMBERS", 3 * 4 * 5 * 2 * 2)
-    monkeypatch.setattr("scidiff.forecast.rollout._fingerprint", lambda model: "")
+    monkeypatch.setattr("scidiff.forecast.rollout.fingerprint", lambda model: "")
     options = {"members": 4, "leads": 9, "batch_size": 2, "corrections": [Conserve("slp"), Positive("t", 240.0)]}
     whole = run(**options)
     path = tmp_path / "run.zarr"
