@@ -60,8 +60,10 @@ def place(model: Any, spec: StateSpec | None, device: str | None) -> tuple[Forec
 
 
 def fingerprint(model: Forecaster) -> str:
-    """The sha256 of kind, weights and buffers."""
-    total = hashlib.sha256(f"{type(model).__qualname__} {model.horizon} {model.window} {model.network_calls}".encode())
+    """The sha256 of kind, settings (attributes that are numbers, words or yes and no), weights and buffers."""
+    plain = {k: v for k, v in sorted(vars(model).items()) if isinstance(v, (bool, int, float, str)) and k != "training"}
+    about = f"{type(model).__qualname__} {model.horizon} {model.window} {model.network_calls} {plain}"
+    total = hashlib.sha256(about.encode())
     for name, tensor in sorted(model.state_dict().items()):
         total.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -79,6 +79,29 @@ def test_forecast_then_verify(run, home):
     assert code == 0 and json.loads(stdout)["scores"]["slp_rmse"] == pytest.approx(900, rel=0.3)
 
 
+def test_sigterm_keeps_what_is_done_and_resume_ends_with_the_same(run, home, monkeypatch):
+    base = ("forecast", home / "ar.safetensors", home / "start.nc", "--lead", 9, "--members", 2, "--progress", "none")
+    monkeypatch.setattr("scidiff.forecast.rollout.CHUNK_NUMBERS", 2 * 60 * 2)  # tiles of one time, written by window
+    assert run(*base, "--out", home / "whole.zarr")[0] == 0
+    sample, calls = AR.sample, []
+
+    def sample_and_stop(self, *args, **options):
+        calls.append(1)
+        if len(calls) == 13:
+            signal.raise_signal(signal.SIGTERM)
+        return sample(self, *args, **options)
+
+    monkeypatch.setattr(AR, "sample", sample_and_stop)
+    code, _, stderr = run(*base, "--out", home / "cut.zarr")
+    assert code == 75 and "SIGTERM" in stderr and "--resume" in stderr
+    with np.load(home / ".cut.zarr.restart" / "tile_00002.npz") as kept:
+        assert int(kept["windows"]) == 2
+    assert run("verify", home / "cut.zarr", home / "truth.nc")[0] == 3  # not finished
+    assert run(*base, "--out", home / "cut.zarr", "--resume")[0] == 0 and len(calls) == 13 + 40 - 12
+    whole, cut = (xr.open_zarr(home / f"{n}.zarr", chunks=None).load() for n in ("whole", "cut"))
+    xr.testing.assert_identical(whole, cut)
+
+
 def altered(home, name, change):
     path = home / f"{name}.nc"
     change(fields(20).isel(time=slice(0, 8))).to_netcdf(path, engine="h5netcdf")
