@@ -9,12 +9,13 @@ INSTALLED := .venv/installed
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 WORKERS ?= 2
 
-.PHONY: help demo test check format clean
+.PHONY: help demo test check docs format clean
 
 help:
 	@echo "make demo    reconstruct a simulated scan; results in runs/demo"
 	@echo "make test    all tests, lint and import floors included"
 	@echo "make check   ruff, pyright, import-linter"
+	@echo "make docs    the documentation as a site, in build/site/html"
 	@echo "make format  let ruff rewrite the code"
 	@echo "make clean   remove what was built (.venv stays; remove it by hand)"
 
@@ -45,6 +46,10 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --timeout 120 -c constraints.txt -e ".[docs]"
+	$(BIN)/python docs/site/build.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

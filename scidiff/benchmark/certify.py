@@ -179,7 +179,7 @@ def _repeated(seeds: list[int], instances: int, quick: bool) -> list[int]:
 
 
 def parse(text: str) -> tuple[str, dict[str, Any] | None]:
-    """``"mmps"`` to (``"mmps"``, None), ``"mmps:iterations=4,solver=cg"`` to the name and its parameters.
+    """``"mmps"`` to (``"mmps"``, None), ``"mri:shape=[64,48],coils=4"`` to the name and its parameters.
 
     ``"mmps:"`` takes the defaults on every problem, whatever `SETTINGS` says.
     """
@@ -187,7 +187,7 @@ def parse(text: str) -> tuple[str, dict[str, Any] | None]:
     if not colon:
         return name, None
     parameters: dict[str, Any] = {}
-    for pair in filter(None, rest.split(",")):
+    for pair in filter(None, re.split(r",(?![^\[\]]*\])", rest)):  # commas in brackets belong to a value
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise ValueError(f"{text!r} is not understood; write name:key=value,key=value.")

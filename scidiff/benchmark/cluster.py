@@ -24,8 +24,9 @@ def dask(scheduler: str | Any = None, workers: int = 2, threads: int = 1, retrie
     """Cells as tasks of Dask distributed.
 
     Arguments:
-        scheduler: Address of a scheduler that runs already (``"tcp://host:8786"``), a ``distributed.Client``, or None
-            for a cluster of processes on this machine, which ends with the run.
+        scheduler: Address of a scheduler that runs already (``"tcp://host:8786"``), the file it has written
+            (``"scheduler.json"``), a ``distributed.Client``, or None for a cluster of processes on this machine, which
+            ends with the run.
         workers: Processes of the local cluster.
         threads: Threads of torch per task.
         retries: How often a cell whose task raised is tried again; cells of dead workers are always handed on.
@@ -62,6 +63,8 @@ def _connect(distributed: Any, address: str) -> Any:
     from scidiff.errors import InputError
 
     try:
+        if address.endswith(".json"):
+            return distributed.Client(scheduler_file=address, timeout="20s")
         return distributed.Client(address, timeout="20s")
     except (OSError, TimeoutError, ValueError) as error:
         raise InputError(

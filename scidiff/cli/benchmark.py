@@ -38,9 +38,7 @@ def benchmark(
     tune_cases: Annotated[int, typer.Option(min=1, help="Cases of each trial.")] = 2,
     out: Annotated[Path, typer.Option(help="Folder of the results and of one folder per cell.")] = FOLDER,
     workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each when more than one.")] = 1,
-    scheduler: Annotated[
-        str | None, typer.Option(help="tcp://host:8786 of a Dask scheduler, or local for one with --workers processes.")
-    ] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Dask: tcp://host:8786, its scheduler.json, or local.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Keep the cells that --out holds.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="With --resume: compute failed cells again.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard what --out holds.")] = False,

@@ -58,6 +58,7 @@ def test_wrong_requests_are_named(arguments, text):
 def test_parameters_in_words():
     assert parse("mmps") == ("mmps", None)
     assert parse("mmps:") == ("mmps", {})
+    assert parse("mri:shape=[64,48],coils=4") == ("mri", {"shape": [64, 48], "coils": 4})
     assert parse("mmps:tolerance=1e-3,warm=false,solver=cg") == (
         "mmps",
         {"tolerance": 1e-3, "warm": False, "solver": "cg"},
