@@ -38,6 +38,10 @@ COMMANDS: dict[str, Entry] = {
     "reconstruct": Entry(
         "scidiff.cli.reconstruct:reconstruct", "Draw an ensemble of fields from a measurement in a file."
     ),
+    "forecast": Entry(
+        "scidiff.cli.forecast:forecast", "Draw an ensemble of futures of the states in a file; writes Zarr."
+    ),
+    "verify": Entry("scidiff.cli.verify:verify", "Score a forecast against what happened; a table with intervals."),
     "check": Entry(
         "scidiff.cli.check:check", "Validate a measurement and its forward model before sampling; estimate the cost."
     ),
@@ -50,6 +54,10 @@ COMMANDS: dict[str, Entry] = {
             "latent": Entry("scidiff.cli.train_latent:train_latent", "Train a prior on the codes of an autoencoder."),
         },
         "Train a prior, an autoencoder, or a prior of its codes.",
+            "forecaster": Entry(
+                "scidiff.cli.train_forecaster:train_forecaster",
+                "Train a forecaster on states in time; writes weights and a card.",
+        "Train a prior or a forecaster.",
     ),
     "assess": Entry("scidiff.cli.assess:assess", "Compare draws of a learned prior with fields it has never seen."),
     "benchmark": Entry(
