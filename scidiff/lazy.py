@@ -5,9 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any
+from types import ModuleType
+from typing import Any, Generic, ParamSpec, TypeVar
 
-__all__ = ["lazy_exports"]
+__all__ = ["CallablePackage", "as_package", "callable_package", "lazy_exports"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def lazy_exports(package: str, exports: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
@@ -35,3 +39,37 @@ def lazy_exports(package: str, exports: Mapping[str, str]) -> tuple[Callable[[st
         return sorted({*vars(sys.modules[package]), *exports})
 
     return load, names
+
+
+class CallablePackage(ModuleType, Generic[P, R]):
+    """A package that is also a function: ``scidiff.forecast(...)`` beside ``scidiff.forecast.Forecaster``."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Calls the function that the package stands for, imported when it is first called."""
+        return self.__wrapped__(*args, **kwargs)
+
+    @property
+    def __wrapped__(self) -> Callable[P, R]:
+        """The function, where `inspect.signature` and `help` look for it."""
+        module, _, name = self.__dict__["_function"].partition(":")
+        return getattr(import_module(module), name)
+
+
+def callable_package(package: str, function: str) -> None:
+    """Makes a package callable. Importing it stays cheap, and so does every other use of it.
+
+    A package and a function of one name cannot both be attributes of ``scidiff``: importing the package, or anything in
+    it, sets the attribute to the package. So the package itself is called.
+
+    Arguments:
+        package: ``__name__`` of the package.
+        function: ``module:name`` of what a call of the package calls.
+    """
+    module = sys.modules[package]
+    module.__dict__["_function"] = function
+    module.__class__ = CallablePackage
+
+
+def as_package(function: Callable[P, R]) -> CallablePackage[P, R]:
+    """For type checkers only: what a callable package looks like from outside."""
+    raise TypeError("as_package is for `if TYPE_CHECKING:` blocks.")

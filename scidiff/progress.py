@@ -27,18 +27,26 @@ class Progress:
         members: Members to draw in all.
         done: Members that exist already.
         callback: Called as well, with the same arguments.
+        unit: What is counted, where it is not members.
 
     Raises:
         ValueError: unknown style.
     """
 
-    def __init__(self, style: str, members: int, done: int = 0, callback: Callback | None = None) -> None:
+    def __init__(
+        self,
+        style: str,
+        members: int,
+        done: int = 0,
+        callback: Callback | None = None,
+        unit: str = "members",
+    ) -> None:
         if style not in STYLES:
             raise ValueError(f"progress must be one of {', '.join(STYLES)}, got {style!r}.")
         if style == "auto":
             style = "bar" if sys.stderr.isatty() else "plain"
         self.style, self.members, self.done, self.first = style, members, done, done
-        self.callback = callback
+        self.callback, self.unit = callback, unit
         self.batch = 0
         self.started = self.shown = time.monotonic()
         self.bar: Any = None
@@ -59,22 +67,23 @@ class Progress:
 
     def skip(self, done: int) -> None:
         """So many members exist already."""
-        self.done = self.first = done
+        self.first += done - self.done
+        self.done = done
 
     def start(self, batch: int) -> None:
         """A batch of so many members begins."""
         self.batch = batch
 
-    def finish(self) -> None:
-        """The batch is complete and kept."""
+    def finish(self, now: bool = True) -> None:
+        """The batch is complete and kept; ``now=False`` for many small ones, which do not get a line each."""
         self.done += self.batch
         self.batch = 0
-        self._show(f"{self.done} of {self.members} members", 0.0, now=True)
+        self._show(f"{self.done} of {self.members} {self.unit}", 0.0, now=now or self.done >= self.members)
 
     def __call__(self, step: int, steps: int, sigma: float, u: Tensor) -> None:
         """So many steps of a sampler are done."""
         part = self.batch * step / max(steps, 1)
-        text = f"{self.done} of {self.members} members, step {step} of {steps}, sigma {sigma:.3g}"
+        text = f"{self.done} of {self.members} {self.unit}, step {step} of {steps}, sigma {sigma:.3g}"
         self._show(text, part)
         if self.callback is not None:
             self.callback(step, steps, sigma, u)

@@ -49,6 +49,11 @@ def member_indices(members: int | Sequence[int]) -> list[int]:
     return indices
 
 
+def _seeded(name: str) -> Generator:
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    return Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
 class Streams:
     """Generators for the rows of a batch, row r = (member, observation) in C order.
 
@@ -63,9 +68,19 @@ class Streams:
         self._ahead: dict[tuple[tuple[int, ...], torch.dtype, str], tuple[Tensor, int]] = {}
         self.generators = [self._generator(m, b) for m in self.members for b in range(batch)]
 
+    @classmethod
+    def named(cls, names: Sequence[str]) -> Streams:
+        """One stream per row, from the row's name alone: no root, no members.
+
+        For rows that are no grid of members and observations, as those of a forecast: a name such as
+        ``seed/initial time/member/window`` gives every window its own stream, without a state to carry on.
+        """
+        streams = cls(0, (), 0)
+        streams.generators = [_seeded(name) for name in names]
+        return streams
+
     def _generator(self, member: int, row: int) -> Generator:
-        digest = hashlib.blake2b(f"{self.root}/{member}/{row}".encode(), digest_size=8).digest()
-        return Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+        return _seeded(f"{self.root}/{member}/{row}")
 
     def __len__(self) -> int:
         return len(self.generators)

@@ -22,6 +22,7 @@ class Kind(StrEnum):
     samplers = "samplers"
     problems = "problems"
     priors = "priors"
+    forecasters = "forecasters"
     operators = "operators"
     datasets = "datasets"
 
@@ -88,6 +89,22 @@ def _priors() -> list[dict[str, Any]]:
     return rows + [{"name": n, "kind": "class", "size": "", "licence": "", "summary": _summary(c)} for n, c in exact]
 
 
+def _forecasters() -> list[dict[str, Any]]:
+    from scidiff.forecast.base import Forecaster
+    from scidiff.forecast.files import bundled_forecasters, read_forecaster_card
+
+    rows = []
+    for name, path in bundled_forecasters().items():
+        card, size = read_forecaster_card(path), f"{path.stat().st_size / 2**20:.1f} MB"
+        rows.append({"name": name, "kind": "weights", "size": size, "summary": card.get("title", "")})
+    classes = [
+        (n, c)
+        for n, c in _public("scidiff.forecast")
+        if inspect.isclass(c) and issubclass(c, Forecaster) and not inspect.isabstract(c)
+    ]
+    return rows + [{"name": n, "kind": "class", "size": "", "summary": _summary(c)} for n, c in classes]
+
+
 def _operators() -> list[dict[str, Any]]:
     found = [(name, thing) for name, thing in _public("scidiff.operators") if inspect.isclass(thing)]
     return [{"name": n, "linear": "yes" if hasattr(c, "adjoint") else "no", "summary": _summary(c)} for n, c in found]
@@ -101,6 +118,7 @@ CATALOGUES: dict[Kind, Callable[[], list[dict[str, Any]]]] = {
     Kind.samplers: _samplers,
     Kind.problems: _problems,
     Kind.priors: _priors,
+    Kind.forecasters: _forecasters,
     Kind.operators: _operators,
     Kind.datasets: _datasets,
 }
@@ -115,7 +133,7 @@ def show(
     kind: Annotated[Kind | None, typer.Argument(help="What to list; everything when left out.")] = None,
     json: Json = False,
 ) -> None:
-    """Lists samplers with what they require, problems, priors with their size and licence, operators, readers.
+    """Lists samplers with what they require, problems, priors and forecasters with their size, operators, readers.
 
     A sampler requires of the measurement: `linear` (linear operator, affine prior), `gradient` (differentiable
     operator), `gaussian` (Gaussian noise), `variance` (Gaussian noise or one that states its variance) or `svd`. The

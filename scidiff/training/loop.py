@@ -92,7 +92,13 @@ def train(
     state = {f"average{i}": average.network for i, average in enumerate(averages)}
     if modules[1:]:
         state["loss"] = modules[1]
-    optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)
+    optimizer = torch.optim.Adam(
+        parameters,
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        decoupled_weight_decay=True,
+        fused=True,
+    )
     forward = torch.compile(network) if config.compile else network
     done = 0
     if path.exists() and resume:
@@ -125,7 +131,7 @@ def train(
             optimizer.zero_grad(set_to_none=False)
             total = torch.zeros((), device=device)
             for part in rows.split(config.accumulate):
-                if config.channels_last:
+                if config.channels_last and part.u.ndim == len(config.crop(0)) + 2:
                     part.u = part.u.contiguous(memory_format=_last(config))
                 with autocast(device, config.bf16):
                     value = part.losses(loss, forward).sum() / config.rows(step)
@@ -156,7 +162,10 @@ def train(
                 if lead and validation is not None:
                     value = validation_loss(ema.network, validation, config, loss)
                     record.append({"step": step + 1, "validation": value})
-                    record.append({"step": step + 1, "by_level": validation_by_level(ema.network, validation, config)})
+                    if not getattr(loss, "windows", False):
+                        record.append(
+                            {"step": step + 1, "by_level": validation_by_level(ema.network, validation, config)}
+                        )
                 if lead and on_checkpoint is not None:
                     on_checkpoint(ema.network, step + 1)
                 if stopping and not last:
