@@ -103,7 +103,14 @@ def forecast(
         progress="none" if json and progress == "auto" else progress,
     )
     if json:
-        emit({"result": out, "sizes": dict(result.sizes), "variables": list(result.data_vars), "attributes": result.attrs})
+        emit(
+            {
+                "result": out,
+                "sizes": dict(result.sizes),
+                "variables": list(result.data_vars),
+                "attributes": result.attrs,
+            }
+        )
         return
     sizes = result.sizes
     say(f"{sizes['init_time']} initial times, {sizes['member']} members, {sizes['lead_time']} leads; written: {out}")

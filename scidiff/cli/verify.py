@@ -44,7 +44,7 @@ def verify(
 ) -> None:
     """Score a forecast against what happened; prints a table with intervals.
 
-        scidiff verify run.zarr truth.nc --baseline persistence --out runs/scores
+    scidiff verify run.zarr truth.nc --baseline persistence --out runs/scores
     """
     from scidiff.cli.reconstruct import usage
     from scidiff.errors import InputError

@@ -169,3 +169,12 @@ def test_burgers_sensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     errors = {name: row["plane_relative_l2"] for name, row in table.items()}
     assert max(errors["posterior"], errors["most probable"]) < 0.7 * errors["prior"]
     assert "coverage_90" in capsys.readouterr().out
+
+
+def test_exact_forecast(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = load("exact_forecast").main((4, 6), 24, 24, 4, 12, tmp_path / "figure.png")
+    assert all(abs(ratio - 1) < 0.1 for ratio in table["exact law"]["crps"])
+    assert all(a > b for a, b in zip(table["persistence"]["crps"], table["linear model"]["crps"], strict=True))
+    assert table["linear model"]["crps"][0] < 1.15 and table["persistence"]["spread_skill"][-1] == 0
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert "spread/skill" in capsys.readouterr().out
