@@ -195,3 +195,11 @@ def test_what_codes_keep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert rows[0]["code"] < 0.1 and rows[1]["coarse grid"] < 1e-4 and rows[4]["coarse grid"] > 0.3
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert "coarse grid" in capsys.readouterr().out
+
+
+def test_exact_forecast(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = load("exact_forecast").main((4, 6), 24, 24, 4, 12, tmp_path / "figure.png")
+    assert all(abs(ratio - 1) < 0.1 for ratio in table["exact law"]["crps"])
+    assert all(a > b for a, b in zip(table["persistence"]["crps"], table["linear model"]["crps"], strict=True))
+    assert table["linear model"]["crps"][0] < 1.15 and table["persistence"]["spread_skill"][-1] == 0
+    assert "spread/skill" in capsys.readouterr().out
