@@ -24,11 +24,9 @@ if TYPE_CHECKING:
     from scidiff.forecast.optical_flow import OpticalFlow
     from scidiff.forecast.persistence import DampedPersistence, Persistence
     from scidiff.forecast.rollout import forecast
-    from scidiff.forecast.scores import CRPS
     from scidiff.forecast.state import StateSpec
 
 __all__ = [
-    "CRPS",
     "Analogues",
     "Climatology",
     "Conserve",
@@ -57,7 +55,6 @@ __all__ = [
 
 _EXPORTS = {
     "Analogues": "scidiff.forecast.analogues",
-    "CRPS": "scidiff.forecast.scores",
     "Climatology": "scidiff.forecast.climatology",
     "Conserve": "scidiff.forecast.corrections",
     "DYffusion": "scidiff.forecast.dyffusion",

@@ -169,3 +169,11 @@ def test_burgers_sensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     errors = {name: row["plane_relative_l2"] for name, row in table.items()}
     assert max(errors["posterior"], errors["most probable"]) < 0.7 * errors["prior"]
     assert "coverage_90" in capsys.readouterr().out
+
+
+def test_forecast_ensemble(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = load("forecast_ensemble").main("stochastic-transport", 6, 10, 5, tmp_path / "figure.png")
+    assert all(0.95 < row["crps"] / row["floor"] < 1.15 and row["crps"] < row["persistence"] for row in table)
+    assert all(0.85 < row["spread_skill"] < 1.2 for row in table)
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert "x floor" in capsys.readouterr().out
