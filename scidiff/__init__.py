@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from scidiff.lazy import as_package, lazy_exports
 
 if TYPE_CHECKING:  # packages that are called
+    from scidiff.benchmark.grid import benchmark as _benchmark
     from scidiff.forecast.rollout import forecast as _forecast
 
+    benchmark = as_package(_benchmark)
     forecast = as_package(_forecast)
 
 __version__ = "0.1.0"
@@ -19,6 +21,7 @@ _EXPORTS = {
     "Ensemble": "scidiff.inference",
     "Likelihood": "scidiff.inference",
     "Posterior": "scidiff.inference",
+    "benchmark": "scidiff.benchmark",
     "datasets": "scidiff.datasets",
     "errors": "scidiff.errors",
     "fields": "scidiff.fields",

@@ -38,6 +38,10 @@ COMMANDS: dict[str, Entry] = {
     "reconstruct": Entry(
         "scidiff.cli.reconstruct:reconstruct", "Draw an ensemble of fields from a measurement in a file."
     ),
+    "forecast": Entry(
+        "scidiff.cli.forecast:forecast", "Draw an ensemble of futures of the states in a file; writes Zarr."
+    ),
+    "verify": Entry("scidiff.cli.verify:verify", "Score a forecast against what happened; a table with intervals."),
     "check": Entry(
         "scidiff.cli.check:check", "Validate a measurement and its forward model before sampling; estimate the cost."
     ),
@@ -52,6 +56,12 @@ COMMANDS: dict[str, Entry] = {
         "Train a prior or a forecaster.",
     ),
     "assess": Entry("scidiff.cli.assess:assess", "Compare draws of a learned prior with fields it has never seen."),
+    "benchmark": Entry(
+        "scidiff.cli.benchmark:benchmark", "Compare samplers on problems: accuracy, calibration and cost."
+    ),
+    "calibrate": Entry(
+        "scidiff.cli.calibrate:calibrate", "Check a sampler by simulation: ranks of truths drawn from the prior."
+    ),
     "certify": Entry("scidiff.cli.certify:certify", "Measure samplers against posteriors known exactly."),
     "inspect": Entry("scidiff.cli.inspect:inspect", "Show what a result, weights, a card or a k-space file holds."),
     "list": Entry("scidiff.cli.list:show", "List samplers, problems, priors, operators and readers."),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from scidiff.forecast.persistence import DampedPersistence, Persistence
     from scidiff.forecast.rollout import forecast
     from scidiff.forecast.state import StateSpec
+    from scidiff.forecast.verification import verify
 
 __all__ = [
     "Analogues",
@@ -51,6 +52,7 @@ __all__ = [
     "forecast",
     "load_forecaster",
     "save_forecaster",
+    "verify",
 ]
 
 _EXPORTS = {
@@ -78,6 +80,7 @@ _EXPORTS = {
     "forecast": "scidiff.forecast.rollout",
     "load_forecaster": "scidiff.forecast.files",
     "save_forecaster": "scidiff.forecast.files",
+    "verify": "scidiff.forecast.verification",
 }
 __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
 callable_package(__name__, "scidiff.forecast.rollout:forecast")

@@ -6,6 +6,7 @@ mean to a part of the field. A complex field counts as two real ones: its standa
 Scores of many cases, as those of a forecast, are averaged before ratios and roots are taken: `Accumulator`.
 """
 
+from scidiff.metrics.accumulator import Accumulator
 from scidiff.metrics.bootstrap import block_bootstrap, resampled_means
 from scidiff.metrics.calibration import coverage, inside_interval, rank_histogram, spread_skill
 from scidiff.metrics.scores import brier_score, crps, energy_score, gaussian_crps, nrmse, psnr, rmse, ssim
@@ -15,7 +16,6 @@ from scidiff.metrics.verification import (
     ACC,
     CRPS,
     RMSE,
-    Accumulator,
     Bias,
     Brier,
     Energy,

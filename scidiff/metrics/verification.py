@@ -2,8 +2,8 @@ r"""Scores of many forecasts, with constant memory: each is a function of means 
 
 A metric turns every case into a few numbers, `parts`, each a weighted mean over the field; the cases are averaged; the
 score is a `value` of the averages. Ratios and roots come last: the root mean square error of a year is not the mean of
-365 root mean squares. An `Accumulator` holds the running sums, so the forecasts can come in any batches; with
-``series=True`` also the numbers of every case, from which `scidiff.metrics.block_bootstrap` makes intervals.
+365 root mean squares. A `scidiff.metrics.Accumulator` holds the running sums, so the forecasts can come in any batches;
+with ``series=True`` also the numbers of every case, from which `scidiff.metrics.block_bootstrap` makes intervals.
 
 Letters: M members :math:`x_m` with mean :math:`\bar x` and variance :math:`s^2` (divisor M - 1), truth :math:`y`,
 climatology :math:`c`, :math:`\langle \cdot \rangle` the mean over the field and over cases.
@@ -15,14 +15,13 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
 
-from scidiff.metrics._shared import check_ensemble
 from scidiff.metrics.scores import brier_score, crps
 from scidiff.metrics.spectra import power_spectrum
 
@@ -30,7 +29,6 @@ __all__ = [
     "ACC",
     "CRPS",
     "RMSE",
-    "Accumulator",
     "Bias",
     "Brier",
     "Case",
@@ -328,75 +326,3 @@ class Spectrum(Metric):
 
     def value(self, means: Mapping[str, Tensor]) -> Tensor:
         return torch.stack([means["members"], means["truth"]], -2)
-
-
-class Accumulator:
-    r"""Running means of metrics over cases: memory does not grow with their number.
-
-    Arguments:
-        metrics: What to compute.
-        series: Also keep the parts of every case, in the order they came, for intervals.
-    """
-
-    def __init__(self, metrics: Sequence[Metric], series: bool = False) -> None:
-        self.metrics = tuple(metrics)
-        self.cases = 0
-        self._sums: list[dict[str, Tensor]] = [{} for _ in self.metrics]
-        self._series: list[list[dict[str, Tensor]]] | None = [[] for _ in self.metrics] if series else None
-
-    def update(
-        self, samples: Tensor, truth: Tensor, weight: Tensor | None = None, climatology: Tensor | None = None
-    ) -> None:
-        r"""Adds a batch of cases.
-
-        Arguments:
-            samples: (M, B, \*X), members first, real. NaN where the field does not exist.
-            truth: (B, \*X); points that are NaN in the truth or in a member are left out.
-            weight: Areas, broadcast against (B, \*X); None weighs all points alike.
-            climatology: Broadcast against (B, \*X).
-
-        Raises:
-            ValueError: shapes differ, the fields are complex, or a case has no point at all.
-        """
-        least = max((metric.least for metric in self.metrics), default=1)
-        check_ensemble(samples, truth, least)
-        if truth.is_complex():
-            raise ValueError("these scores are of real fields; take components or moduli.")
-        keep = truth.isfinite() & samples.isfinite().all(0)
-        if climatology is not None:
-            climatology = climatology.to(truth).expand_as(truth)
-            keep &= climatology.isfinite()
-        full = keep.double() if weight is None else keep * weight.to(truth.device).double()
-        total = full.flatten(1).sum(1)
-        if bool((total <= 0).any()):
-            raise ValueError("a case has no point where forecast and truth exist and the weight is positive.")
-        full = full / total.reshape(-1, *[1] * (truth.ndim - 1))
-        zero = truth.new_zeros(())
-        samples, truth = samples.where(keep, zero.to(samples)), truth.where(keep, zero)
-        climatology = None if climatology is None else climatology.where(keep, zero)
-        case = Case(samples, truth, full, climatology, self.cases)
-        for index, metric in enumerate(self.metrics):
-            parts = metric.parts(case)
-            for name, value in parts.items():
-                total = value.double().sum(0)
-                self._sums[index][name] = self._sums[index].get(name, 0) + total  # type: ignore[operator]
-            if self._series is not None:
-                self._series[index].append({name: value.detach().cpu() for name, value in parts.items()})
-        self.cases += len(truth)
-
-    def means(self, metric: Metric) -> dict[str, Tensor]:
-        """Means of a metric's parts over all cases."""
-        if not self.cases:
-            raise ValueError("no case was added.")
-        return {name: value / self.cases for name, value in self._sums[self.metrics.index(metric)].items()}
-
-    def value(self, metric: Metric) -> Tensor:
-        """A score over all cases."""
-        return metric.value(self.means(metric))
-
-    def series(self, metric: Metric) -> dict[str, Tensor]:
-        r"""Parts of every case, (cases, \*K) each."""
-        if self._series is None:
-            raise ValueError("the parts of the cases were not kept; make the accumulator with series=True.")
-        kept = self._series[self.metrics.index(metric)]
-        return {name: torch.cat([parts[name] for parts in kept]) for name in kept[0]}

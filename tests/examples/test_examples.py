@@ -156,6 +156,14 @@ def test_assimilate_lorenz(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "particle smoother" in capsys.readouterr().out
 
 
+def test_forecast_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = load("forecast_scores").main((10, 12), 120, 24, 3, 10, tmp_path / "figure.png")
+    assert all(abs(ratio - 1) < 0.1 and abs(skill - 1) < 0.1 for ratio, skill in table["exact law"].values())
+    assert table["linear inverse model"][2][0] < table["damped persistence"][2][0]
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert "damped persistence" in capsys.readouterr().out
+
+
 def test_station_temperature(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """On a simulated network: samples are as good as kriging at hidden stations, and better than climatology."""
     table = load("station_temperature").main(tmp_path / "none.npz", 3, 16, 4.0, tmp_path / "figure.png")

@@ -92,8 +92,9 @@ def test_store_that_exists(tmp_path):
     assert np.array_equal(run(output=path, resume=True).slp, first.slp)
     with pytest.raises(InputError, match="seed was 0 and is now 1"):
         run(output=path, resume=True, seed=1)
-    with pytest.raises(InputError, match="model_sha256"):
-        run(AR(a=0.7), output=path, resume=True)
+    for other in (AR(a=0.7), AR(q=0.4)):
+        with pytest.raises(InputError, match="model_sha256"):
+            run(other, output=path, resume=True)
     assert not np.array_equal(run(output=path, overwrite=True, seed=1).slp, first.slp)
     (tmp_path / "papers").mkdir()
     with pytest.raises(InputError, match="no Zarr store"):
@@ -114,7 +115,7 @@ class Cut(AR):
 
 def test_interrupted_and_resumed_is_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr("scidiff.forecast.rollout.CHUNK_NUMBERS", 3 * 4 * 5 * 2 * 2)
-    monkeypatch.setattr("scidiff.forecast.rollout._fingerprint", lambda model: "")
+    monkeypatch.setattr("scidiff.forecast.rollout.fingerprint", lambda model: "")
     options = {"members": 4, "leads": 9, "batch_size": 2, "corrections": [Conserve("slp"), Positive("t", 240.0)]}
     whole = run(**options)
     path = tmp_path / "run.zarr"

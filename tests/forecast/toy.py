@@ -21,6 +21,10 @@ class AR(Forecaster):
         self.q, self.horizon, self.window, self.b = q, horizon, window, b
 
     @property
+    def config(self):
+        return {"q": self.q, "horizon": self.horizon, "window": self.window, "b": self.b}
+
+    @property
     def network_calls(self):
         return self.horizon
 

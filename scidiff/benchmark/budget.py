@@ -1,0 +1,96 @@
+r"""The same spending for everybody: how many steps a method can afford.
+
+=============  ====================================================================================
+kind           what is counted, per member
+=============  ====================================================================================
+``denoiser``   calls of the denoiser and vector-Jacobian products through it
+``operator``   calls of the operator and vector-Jacobian products through it
+``seconds``    wall time of all members together, on this machine
+=============  ====================================================================================
+
+The cost of a method is close to affine in its number of steps, :math:`c_0 + c_1 n`. Two short runs give both numbers,
+and the method gets the largest n that the budget pays for. Methods whose inner iterations differ from step to step end
+a little off; tables show what was spent. Classical methods and functions without ``steps`` run as they are.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from torch import Generator
+
+from scidiff.benchmark.contestants import DEEPINV, Contestant
+from scidiff.benchmark.questions import Question
+from scidiff.inference import Cost
+
+__all__ = ["KINDS", "Budget", "affordable"]
+
+KINDS = ("denoiser", "operator", "seconds")
+PROBES = (6, 12)
+FEWEST = 3
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a method may spend.
+
+    Arguments:
+        kind: One of `KINDS`.
+        amount: Calls per member, or seconds.
+    """
+
+    kind: str
+    amount: float
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"a budget is in {', '.join(KINDS)}, got {self.kind!r}.")
+        if not self.amount > 0:
+            raise ValueError(f"a budget must be positive, got {self.amount}.")
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """``"denoiser=256"``, ``"seconds=30"``."""
+        kind, _, amount = text.partition("=")
+        try:
+            return cls(kind.strip(), float(amount))
+        except ValueError as error:
+            raise ValueError(f"budget {text!r}: {error} Write denoiser=256, operator=1000 or seconds=30.") from error
+
+    def spent(self, cost: Cost, seconds: float) -> float:
+        """How much of this kind a run has cost."""
+        if self.kind == "seconds":
+            return seconds
+        return float(getattr(cost, self.kind) + getattr(cost, f"{self.kind}_vjp"))
+
+    def __str__(self) -> str:
+        return f"{self.kind}={self.amount:g}"
+
+
+def affordable(method: Contestant, asked: Question, members: int, budget: Budget) -> Contestant:
+    """The method with as many steps as the budget pays for.
+
+    Raises:
+        TypeError: the budget does not pay for 3 steps.
+    """
+    name = "steps" if method.tunable else "calls" if method.name.startswith(DEEPINV) else ""
+    if not name:
+        return method
+    drawn = members if budget.kind == "seconds" else 1
+    costs = []
+    for steps in PROBES:
+        begin = time.perf_counter()
+        ensemble = method.with_parameters(**{name: steps}).draw(asked, drawn, Generator().manual_seed(0))
+        costs.append(budget.spent(ensemble.cost, time.perf_counter() - begin))
+    slope = (costs[1] - costs[0]) / (PROBES[1] - PROBES[0])
+    if slope <= 0:
+        if costs[1] <= budget.amount:
+            return method  # steps cost nothing of this kind
+        raise TypeError(
+            f"{method.label} costs {costs[1]:g} of {budget.kind} whatever its steps; {budget} is too little."
+        )
+    steps = int((budget.amount - costs[0]) / slope + PROBES[0])
+    if steps < FEWEST:
+        raise TypeError(f"{budget} pays for {max(steps, 0)} steps of {method.label}; at least {FEWEST} are needed.")
+    return method.with_parameters(**{name: steps})

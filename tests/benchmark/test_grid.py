@@ -1,0 +1,203 @@
+"""The grid: equal questions for all, budgets, tuning, cells that are kept, failures that are lines."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import Generator
+
+from scidiff.benchmark.budget import Budget, affordable
+from scidiff.benchmark.cells import Cell, run_cell
+from scidiff.benchmark.contestants import contestant
+from scidiff.benchmark.engines import processes
+from scidiff.benchmark.grid import benchmark, plan
+from scidiff.benchmark.questions import question
+from scidiff.benchmark.tuning import FIRST_CASE, RANGES, Tuning, best, trials
+from scidiff.errors import InputError
+from scidiff.posterior import get
+
+NAME = "exact-inpainting"
+
+
+def prior_draws(posterior, members, generator):
+    return posterior.prior.sample(members, generator)[:, None]
+
+
+def explodes(posterior, members, generator):
+    raise RuntimeError("the solver died")
+
+
+def test_equal_names_and_seeds_are_equal_questions():
+    a, b, c = question(NAME, 3), question(NAME, 3), question(NAME, 4)
+    assert a.fingerprint == b.fingerprint != c.fingerprint
+    assert question("gaussian", 1).truth is not None
+    assert set(question("gaussian", 1).estimates()) == {"nearest", "exact"}
+
+
+def test_a_problem_with_an_exact_answer_reports_it():
+    asked = question("gaussian", 0)
+    ensemble = contestant("mmps").draw(asked, 64, Generator().manual_seed(0))
+    assert asked.own(ensemble)["mean_error"] < 0.3
+
+
+@pytest.mark.parametrize("text", ["denoiser=120", "operator=300"])
+@pytest.mark.parametrize("name", ["dps", "mmps", "ddrm", "daps", "deepinv-pigdm", "red_diff"])
+def test_budgets_are_met(name, text):
+    budget, asked = Budget.parse(text), question(NAME, 0)
+    method = affordable(contestant(name), asked, 4, budget)
+    spent = budget.spent(method.draw(asked, 2, Generator().manual_seed(1)).cost, 0.0)
+    if name == "ddrm" and budget.kind == "operator":
+        assert spent == 0 and method.parameters == {}  # its steps cost no calls of the operator
+    else:
+        assert 0.6 * budget.amount <= spent <= 1.15 * budget.amount
+
+
+def test_budgets_that_pay_for_nothing_and_wrong_ones():
+    with pytest.raises(TypeError, match="at least 3"):
+        affordable(contestant("dps"), question(NAME, 0), 4, Budget("denoiser", 3))
+    for text in ("denoisers=3", "denoiser=-1", "seconds"):
+        with pytest.raises(ValueError, match="Write denoiser=256"):
+            Budget.parse(text)
+
+
+def test_tuning_takes_the_best_of_its_trials_on_other_cases():
+    cell, tuning = Cell(NAME, contestant("dps:steps=30"), 0, 8), Tuning(trials=4, cases=2)
+    seen = []
+
+    def run(cells):
+        seen.extend(cells)
+        return [run_cell(c) for c in cells]
+
+    winner, tried = best(cell, tuning, run)
+    assert {c.seed for c in seen} == {FIRST_CASE, FIRST_CASE + 1} and len(seen) == 8
+    assert tried[0]["parameters"] == {"steps": 30}
+    assert winner.parameters == min(tried, key=lambda t: t["crps"])["parameters"]
+    assert all(RANGES["dps"]["zeta"][0] <= t["parameters"]["zeta"] <= RANGES["dps"]["zeta"][1] for t in tried[1:])
+    assert trials(contestant("dps:zeta=1"), NAME, tuning) == [contestant("dps:zeta=1")]  # given, not tuned
+    again = trials(contestant("dps:steps=30"), NAME, tuning)
+    assert again == trials(contestant("dps:steps=30"), NAME, tuning) != trials(contestant("dps:steps=30"), "x", tuning)
+
+
+def test_every_tuned_parameter_exists():
+    for name, ranges in RANGES.items():
+        get(name, **{key: round(low) if kind == "whole" else low for key, (low, _, kind) in ranges.items()})
+
+
+def test_a_failure_is_a_line_and_a_retry_computes_it_again(tmp_path):
+    arguments = {"seeds": [0], "members": 4, "output": tmp_path}
+    data = benchmark([NAME], ["mmps:steps=8", ("broken", explodes), "baseline-tv"], **arguments)
+    status = data["status"].sel(problem=NAME, seed=0)
+    assert status.to_series().to_dict() == {
+        "exact draws": "done",
+        "mmps:steps=8": "done",
+        "broken": "failed",
+        "baseline-tv": "skipped",
+    }
+    assert "the solver died" in str(data["reason"].sel(sampler="broken").values)
+    with pytest.raises(InputError, match="holds a benchmark"):
+        benchmark([NAME], ["mmps:steps=8"], **arguments)
+    lines: list[str] = []
+    benchmark([NAME], ["mmps:steps=8", ("broken", explodes)], resume=True, tell=lines.append, **arguments)
+    assert lines == ["3 of 3 cells kept"]
+    benchmark([NAME], [("broken", explodes)], resume=True, retry=True, tell=lines.append, **arguments)
+    assert "1 of 2 cells kept" in lines[1] and "failed" in lines[2]
+
+
+def test_ctrl_c_keeps_what_is_done_and_a_resumed_grid_is_the_same(tmp_path):
+    samplers, whole = ["mmps:steps=8", "ddrm:steps=8"], tmp_path / "whole"
+    full = benchmark([NAME], samplers, seeds=[0, 1], members=4, output=whole)
+
+    def stop(line):
+        if line.startswith("[3/"):
+            raise KeyboardInterrupt
+
+    part = tmp_path / "part"
+    with pytest.raises(KeyboardInterrupt):
+        benchmark([NAME], samplers, seeds=[0, 1], members=4, output=part, tell=stop)
+    assert len(list(part.glob("cells/*/cell.json"))) == 3
+    again = benchmark([NAME], samplers, seeds=[0, 1], members=4, output=part, resume=True)
+    for name in ("crps", "rank", "own_mean_error", "denoiser"):
+        np.testing.assert_array_equal(again[name], full[name])
+
+
+def test_two_processes_give_the_same_members(tmp_path):
+    arguments = {"seeds": [0, 1], "members": 4}
+    here = benchmark([NAME], ["mmps:steps=8", ("prior", prior_draws)], **arguments)
+    there = benchmark(
+        [NAME], ["mmps:steps=8", ("prior", prior_draws)], output=tmp_path, engine=processes(2), **arguments
+    )
+    for name in ("crps", "rank", "own_mean_error", "chi2", "observation"):
+        np.testing.assert_array_equal(here[name], there[name])
+
+
+def test_all_samplers_see_the_same_observation():
+    data = benchmark([NAME, "gaussian"], ["mmps:steps=8", "ddrm:steps=8"], seeds=[0, 1], members=3)
+    for problem in data["problem"].values:
+        for seed in (0, 1):
+            held = {str(v) for v in data["observation"].sel(problem=problem, seed=seed).values} - {""}
+            assert len(held) == 1
+
+
+def test_files_of_a_benchmark(tmp_path):
+    import csv
+
+    from scidiff.fields import open_result
+
+    samplers = ["dps:steps=8", ("prior", prior_draws)]
+    data = benchmark([NAME], samplers, seeds=[0], members=6, output=tmp_path, tuning=Tuning(2, 1))
+    assert len(json.loads(data.attrs["tried"])["dps:steps=8 on exact-inpainting"]) == 2
+    with open_result(tmp_path / "results.nc") as held:
+        np.testing.assert_array_equal(held["crps"], data["crps"])
+    with open(tmp_path / "results.csv", newline="", encoding="utf-8") as stream:
+        lines = list(csv.DictReader(stream))
+    assert len(lines) == 3 and float(lines[1]["crps"]) == pytest.approx(float(data["crps"].values[0, 1, 0]))
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    pictures = list((tmp_path / "pictures").glob("*.png"))
+    assert len(pictures) == 4  # one of each method, and the curves
+    assert all(f"pictures/{path.name}" in text for path in pictures)
+    assert "### exact-inpainting" in (tmp_path / "table.md").read_text(encoding="utf-8")
+
+
+def test_the_rank_of_the_truth_is_central_for_exact_draws_and_extreme_for_the_prior():
+    data = benchmark([NAME], [("prior", prior_draws)], seeds=range(12), members=19)
+    rank = data["rank"].sel(problem=NAME)
+    assert 0.3 < float(rank.sel(sampler="exact draws").mean()) < 0.7
+    assert float(rank.sel(sampler="prior").mean()) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"problems": ["exact-inpaintin"]}, "did you mean 'exact-inpainting'"),
+        ({"samplers": ["mmsp"]}, "did you mean 'mmps'"),
+        ({"samplers": ["mmps:stepz=3"]}, "did you mean 'steps'"),
+        ({"samplers": ["deepinv-dp"]}, "did you mean 'dps'"),
+        ({"samplers": ["mmps", "mmps"]}, "two samplers are called mmps"),
+        ({"seeds": [FIRST_CASE]}, "for tuning"),
+        ({"seeds": []}, "at least one"),
+        ({"members": 1}, "at least 2"),
+    ],
+)
+def test_wrong_requests(arguments, text):
+    with pytest.raises(ValueError, match=text):
+        plan(**({"problems": [NAME], "samplers": ["mmps"]} | arguments))
+
+
+def test_functions_must_return_members():
+    def flat(posterior, members, generator):
+        return torch.zeros(members, 64)
+
+    record = run_cell(Cell(NAME, contestant(("flat", flat)), 0, 4))
+    assert record["status"] == "failed" and "expected (members, 1, *field)" in record["reason"]
+
+
+def test_the_package_is_the_function():
+    import scidiff
+    from scidiff.benchmark import Tuning as same
+
+    assert same is Tuning
+    data = scidiff.benchmark([NAME], ["ddrm:steps=5"], seeds=[0], members=3)
+    assert data.sizes == {"problem": 1, "sampler": 2, "seed": 1, "tenth": 10}
