@@ -167,7 +167,7 @@ def test_list_shows_what_the_registries_hold(call):
     code, out, err = call("list", "--json")
     assert code == 0, err
     tables = json.loads(out)
-    assert list(tables) == ["samplers", "problems", "priors", "operators", "datasets"]
+    assert list(tables) == ["samplers", "problems", "priors", "forecasters", "operators", "datasets"]
     for row in tables["samplers"]:
         assert row["name"] and row["summary"] and isinstance(row["requires"], list)
     code, shown, _ = call("list")
