@@ -24,12 +24,10 @@ if TYPE_CHECKING:
     from scidiff.forecast.optical_flow import OpticalFlow
     from scidiff.forecast.persistence import DampedPersistence, Persistence
     from scidiff.forecast.rollout import forecast
-    from scidiff.forecast.scores import CRPS
     from scidiff.forecast.state import StateSpec
     from scidiff.forecast.verification import verify
 
 __all__ = [
-    "CRPS",
     "Analogues",
     "Climatology",
     "Conserve",
@@ -59,7 +57,6 @@ __all__ = [
 
 _EXPORTS = {
     "Analogues": "scidiff.forecast.analogues",
-    "CRPS": "scidiff.forecast.scores",
     "Climatology": "scidiff.forecast.climatology",
     "Conserve": "scidiff.forecast.corrections",
     "DYffusion": "scidiff.forecast.dyffusion",

@@ -188,8 +188,8 @@ class DYffusion(Forecaster):
         past, x = state[:, -self.window :].flatten(1, 2), state[:, -1]
         found: dict[float, Tensor] = {}
 
-        def full(time: float, rows: int = 1) -> Tensor:
-            return x.new_full((rows * len(x),), time)
+        def full(time: float) -> Tensor:
+            return x.new_full((len(x),), time)
 
         for here, there in zip(self.stops, [*self.stops[1:], None], strict=True):
             end = fix(self.predict(x, full(here), past, forcing, streams), h)
@@ -200,15 +200,10 @@ class DYffusion(Forecaster):
             elif self.sampling == "naive" or here == 0:
                 x = fix(self.interpolate(past, end, full(there), forcing, streams), there)
             else:
-                both = torch.cat([full(there), full(here)])
-                twice = [None if v is None else torch.cat([v, v]) for v in (past, end, forcing)]
-                ahead, behind = self.interpolate(
-                    twice[0],
-                    twice[1],
-                    both,
-                    twice[2],
-                    Twice(streams, self.shared_masks),  # type: ignore[arg-type]
-                ).chunk(2)
+                both, twice = torch.cat([full(there), full(here)]), Twice(streams, self.shared_masks)
+                forced = None if forcing is None else torch.cat([forcing, forcing])
+                pasts, ends = torch.cat([past, past]), torch.cat([end, end])
+                ahead, behind = self.interpolate(pasts, ends, both, forced, twice).chunk(2)
                 x = fix(x + ahead - behind, there)
             if there is not None:
                 found[there] = x

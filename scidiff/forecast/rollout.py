@@ -27,7 +27,7 @@ from torch import Tensor
 from scidiff.errors import InputError, Interrupted, NumericalError
 from scidiff.forecast.base import Forecaster
 from scidiff.forecast.corrections import Correction, make_correct
-from scidiff.forecast.inputs import Forcing, Initial, open_dataset
+from scidiff.forecast.inputs import Forcing, Initial, open_dataset, time_of_year
 from scidiff.forecast.loading import card_of, fingerprint, place
 from scidiff.forecast.state import StateSpec
 from scidiff.forecast.store import MemoryStore, ZarrStore
@@ -75,7 +75,8 @@ def forecast(
             states.
         lead_times: A number of steps, or a sequence of numbers of steps or timedeltas: the leads that are kept.
         members: Number of draws M; a deterministic model needs one.
-        forcing: Prescribed variables by valid time, for models that were trained with them.
+        forcing: Prescribed variables by valid time, for models that were trained with them. The time of year, where it
+            is the only forcing, is made here.
         observations: For forecasters that assimilate (they have a method ``observe``).
         seed: Non-negative integer; the same seed gives the same forecast.
         output: Zarr store to write; None keeps the forecast in memory.
@@ -119,7 +120,7 @@ def forecast(
     windows = -(-int(steps[-1]) // forecaster.horizon)
     span = np.arange(1 - forecaster.window, windows * forecaster.horizon + 1)
     valid = np.unique(advance(start.times[:, None], span, spec.step))
-    given = None if forcing is None else open_dataset(forcing, "the forcing")
+    given = time_of_year(spec, valid) if forcing is None else open_dataset(forcing, "the forcing")
     prescribed = Forcing(given, spec, valid)
     for correction in corrections:
         check = getattr(correction, "check", None)

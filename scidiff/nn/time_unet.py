@@ -22,6 +22,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -142,7 +143,11 @@ class TimeUNet(UNet):
         e = self._embed(time / self.horizon, x.dtype)
         if self.mix is not None and vector is not None:
             e = e + self.mix(vector)
-        h = self._trunk(x, lambda block, h, level: block.noisy(h, e, fields[level], streams))
+
+        def apply(block: nn.Module, h: Tensor, level: int) -> Tensor:
+            return cast(NoisyBlock, block).noisy(h, e, fields[level], streams)
+
+        h = self._trunk(x, apply)
         return from_patches(self.tail(F.silu(self.norm(h))), self.patch, self.dims)[(..., *(slice(n) for n in grid))]
 
     def _noise(self, x: Tensor, streams: Draws | None) -> tuple[list[Tensor | None], Tensor | None]:

@@ -203,3 +203,10 @@ def test_exact_forecast(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert all(a > b for a, b in zip(table["persistence"]["crps"], table["linear model"]["crps"], strict=True))
     assert table["linear model"]["crps"][0] < 1.15 and table["persistence"]["spread_skill"][-1] == 0
     assert "spread/skill" in capsys.readouterr().out
+
+
+def test_forecast_ensemble(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = load("forecast_ensemble").main("stochastic-transport", 6, 10, 5, tmp_path / "figure.png")
+    assert all(0.95 < row["crps"] / row["floor"] < 1.15 and row["crps"] < row["persistence"] for row in table)
+    assert all(0.85 < row["spread_skill"] < 1.2 for row in table)
+    assert "x floor" in capsys.readouterr().out

@@ -104,3 +104,25 @@ def test_bundled_forecasters_run_and_are_small(name: str) -> None:
     drawn = model.sample(torch.zeros(2, model.window, c, *grid), forcing, generator=torch.Generator().manual_seed(0))
     assert drawn.shape == (2, model.horizon, c, *grid) and bool(drawn.isfinite().all())
     assert (drawn[0] - drawn[1]).abs().mean() > 1e-3
+
+
+def test_the_time_of_year_need_not_be_given() -> None:
+    import numpy as np
+    import xarray as xr
+
+    import scidiff
+    from scidiff.datasets import with_season
+
+    spec = load_forecaster("slp-north-atlantic").spec
+    times = np.datetime64("2009-12-30", "ns") + np.arange(6) * np.timedelta64(1, "D")
+    values = np.full((6, *spec.grid.shape), 101_300.0, "f4")
+    ds = xr.Dataset({"slp": (("time", "lat", "lon"), values, {"units": "Pa"})}, {**spec.grid.coords(), "time": times})
+    run = lambda forcing: scidiff.forecast(  # noqa: E731
+        "slp-north-atlantic", ds.isel(time=[0]), 5, 2, forcing=forcing, output=None
+    )["slp"]
+    own, given = run(None), run(with_season(ds))
+    np.testing.assert_array_equal(own, given)
+    assert own.dims == ("init_time", "member", "lead_time", "lat", "lon") and own.attrs["units"] == "Pa"
+    assert 95_000 < float(own.min()) < float(own.max()) < 107_000
+    later = run(with_season(ds.assign_coords(time=times + np.timedelta64(180, "D"))).assign_coords(time=times))
+    assert float(abs(later - own).max()) > 10

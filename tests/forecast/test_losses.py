@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scidiff.forecast import CRPS, DYffusion, Interpolator, Predictor
+from scidiff.forecast import DYffusion, Interpolator, Predictor
 from scidiff.forecast.losses import BlockLoss, DYffusionLoss, InterpolationLoss, LeadLoss
-from scidiff.forecast.scores import almost_fair_crps, make_score
+from scidiff.forecast.scores import CRPS, almost_fair_crps, make_score
 from scidiff.nn.stochastic import Draws
 from tests.forecast.doubles import GRID, dyffusion, network
 
