@@ -156,9 +156,8 @@ def show(
     kind: Annotated[Kind | None, typer.Argument(help="What to list; everything when left out.")] = None,
     json: Json = False,
 ) -> None:
-    """Lists samplers with what they require, problems, priors and autoencoders with their size and licence, operators,
+    """Lists samplers with what they require, problems, priors, autoencoders and forecasters with their size, operators,
     readers.
-    """Lists samplers with what they require, problems, priors and forecasters with their size, operators, readers.
 
     A sampler requires of the measurement: `linear` (linear operator, affine prior), `gradient` (differentiable
     operator), `gaussian` (Gaussian noise), `variance` (Gaussian noise or one that states its variance) or `svd`. The

@@ -29,7 +29,6 @@ from scidiff.metrics.verification import (
 )
 
 __all__ = [
-    "band_errors",
     "ACC",
     "Accumulator",
     "Bias",
@@ -43,6 +42,7 @@ __all__ = [
     "Spectrum",
     "Spread",
     "SpreadSkill",
+    "band_errors",
     "block_bootstrap",
     "brier_score",
     "coverage",

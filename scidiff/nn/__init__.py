@@ -1,6 +1,4 @@
-"""Networks: maps from a field and a noise label to a field, and autoencoders."""
-
-"""Networks: maps from a field and a noise label or a lead time to a field."""
+"""Networks: maps from a field and a noise label or a lead time to a field, and autoencoders."""
 
 from scidiff.nn.autoencoder import ConvAutoencoder
 from scidiff.nn.codebook import Codebook
@@ -13,5 +11,15 @@ from scidiff.nn.time_unet import TimeUNet
 from scidiff.nn.unet import UNet
 from scidiff.nn.window_net import WindowNet
 
-__all__ = ["Codebook", "Conditioned", "ConvAutoencoder", "FramesUNet", "MPUNet", "UNet", "WindowNet"]
-__all__ = ["FNO", "Conditioned", "MPUNet", "MeshCNN", "TimeUNet", "UNet"]
+__all__ = [
+    "Codebook",
+    "Conditioned",
+    "ConvAutoencoder",
+    "FNO",
+    "FramesUNet",
+    "MPUNet",
+    "MeshCNN",
+    "TimeUNet",
+    "UNet",
+    "WindowNet",
+]

@@ -163,12 +163,6 @@ def train(
                 if lead and validation is not None:
                     for row in _validated(ema.network, validation, config, loss):
                         record.append({"step": step + 1, **row})
-                    value = validation_loss(ema.network, validation, config, loss)
-                    record.append({"step": step + 1, "validation": value})
-                    if not getattr(loss, "windows", False):
-                        record.append(
-                            {"step": step + 1, "by_level": validation_by_level(ema.network, validation, config)}
-                        )
                 if lead and on_checkpoint is not None:
                     on_checkpoint(ema.network, step + 1)
                 if stopping and not last:
@@ -191,8 +185,10 @@ def _fields(pending: Future[Batch], step: int, done: int, save: Callable[[int], 
 def _validated(network: nn.Module, source: Source, config: TrainingConfig, loss: Loss) -> list[dict[str, object]]:
     """Lines of the log: the loss on fixed fields, and what the loss says of them (by default, by noise level)."""
     more = getattr(loss, "validate", None)
-    if more is None:
-        row: dict[str, object] = {"by_level": validation_by_level(network, source, config)}
+    if getattr(loss, "windows", False):
+        row: dict[str, object] = {}  # steps in time have no noise level
+    elif more is None:
+        row = {"by_level": validation_by_level(network, source, config)}
     else:
         row = more(network, source, config)
     return [{"validation": validation_loss(network, source, config, loss)}, *([row] if row else [])]
