@@ -52,9 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         write_dataset(problems.get("deblurring", shape=(64, 64)).case(0).observation, folder / "seen.nc")
-        print(
-            f"{arguments.members} members in batches of {arguments.batch}, one thread per process, {os.cpu_count()} cores"
-        )
+        print(f"{arguments.members} members, {arguments.batch} a batch; one thread a process, {os.cpu_count()} cores")
         print("| processes | member loop s | speed-up | members equal |\n|---:|---:|---:|---|")
         first, fields = None, None
         for processes in arguments.processes:
