@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scidiff.nn.stochastic import Draws, Dropout, noise_fields
-from scidiff.nn.unet import RMSNorm, _channel, _conv
+from scidiff.nn.unet import RMSNorm, _channel, conv
 
 __all__ = ["FNO"]
 
@@ -50,10 +50,10 @@ class Layer(nn.Module):
 
     def __init__(self, width: int, modes: int, dims: int, embedding: int, dropout: float, noise: int) -> None:
         super().__init__()
-        self.spectral, self.point = SpectralConv(width, modes, dims), _conv(dims, width, width, size=1)
-        self.noise = _conv(dims, noise, width, size=1) if noise else None
+        self.spectral, self.point = SpectralConv(width, modes, dims), conv(dims, width, width, size=1)
+        self.noise = conv(dims, noise, width, size=1) if noise else None
         self.norm, self.modulate = RMSNorm(width), nn.Linear(embedding, 2 * width)
-        self.drop, self.out = Dropout(dropout), _conv(dims, width, width, size=1)
+        self.drop, self.out = Dropout(dropout), conv(dims, width, width, size=1)
         nn.init.zeros_(self.modulate.weight)
         nn.init.zeros_(self.modulate.bias)
 
@@ -105,7 +105,7 @@ class FNO(nn.Module):
         self.inputs, self.outputs, self.width, self.modes, self.layers = inputs, outputs, width, modes, layers
         self.dims, self.embedding, self.horizon, self.dropout, self.noise = dims, embedding, horizon, dropout, noise
         self.embed = nn.Sequential(nn.Linear(2 * 8, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
-        self.head, self.tail = _conv(dims, inputs, width, size=1), _conv(dims, width, outputs, size=1)
+        self.head, self.tail = conv(dims, inputs, width, size=1), conv(dims, width, outputs, size=1)
         self.body = nn.ModuleList(Layer(width, modes, dims, embedding, dropout, noise) for _ in range(layers))
         nn.init.normal_(self.tail.weight, std=0.1 / width**0.5)  # type: ignore[arg-type]
         nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]

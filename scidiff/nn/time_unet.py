@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from scidiff.nn.grid import from_patches, pad_to_multiple, to_patches
 from scidiff.nn.stochastic import Draws, Dropout, noise_fields
-from scidiff.nn.unet import Block, UNet, _channel, _conv
+from scidiff.nn.unet import Block, UNet, _channel, conv
 
 __all__ = ["TimeUNet"]
 
@@ -53,7 +53,7 @@ class NoisyBlock(Block):
         super().__init__(dims, inputs, outputs, embedding, padding, attention)
         first, second, channels = dropout
         self.drop1, self.drop2 = Dropout(first, channels), Dropout(second, channels)
-        self.noise = _conv(dims, noise, 2 * outputs, size=1) if noise else None
+        self.noise = conv(dims, noise, 2 * outputs, size=1) if noise else None
         if noise or latent:
             # The second convolution of a block starts at zero in the plain U-Net. Here noise must reach the output
             # from the first step on: at zero spread the gradient of a score with respect to the spread is zero.
