@@ -30,11 +30,9 @@ def train_forecaster(
     DYffusion takes two runs: kind "interpolator", then kind "dyffusion" with the path of the first. What is kept is
     the moving average with the lowest validation loss so far (training.steps only says when to stop).
     """
-    import signal
-
     import torch
 
-    from scidiff.cli.training import read_tables, strict
+    from scidiff.cli.training import read_tables, stopping, strict
     from scidiff.errors import InputError
     from scidiff.forecast.files import save_forecaster
     from scidiff.forecast.kinds import Setting, make_stage
@@ -93,10 +91,8 @@ def train_forecaster(
         card = _card(tables, found, training, step, value, folder / "log.jsonl", config)
         save_forecaster(stage.finish(averaged), target, card, found.spec)
 
-    stopped: list[int] = []
-    before = {n: signal.signal(n, lambda k, _frame: stopped.append(k)) for n in (signal.SIGINT, signal.SIGTERM)}
     identity = {name: tables[name] for name in ("forecaster", "data", "network")} | {"files": found.files}
-    try:
+    with stopping() as stopped:
         train(
             stage.network,
             found.train,
@@ -112,9 +108,6 @@ def train_forecaster(
             stop=lambda: bool(stopped),
             on_checkpoint=export,
         )
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _network(table: dict[str, Any], inputs: int, outputs: int, horizon: int):  # noqa: ANN202 - a network
