@@ -85,8 +85,8 @@ def radar(
     file: str | os.PathLike[str],
     coarsen: int = 2,
     log: bool = True,
-    training: float = 0.55,
-    validation: float = 0.15,
+    training: float = 0.5,
+    validation: float = 0.18,
 ) -> xr.Dataset:
     """Rain as `radar_series` gives it: the first share of the frames for training, then validation, the rest for test.
 

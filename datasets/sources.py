@@ -12,10 +12,8 @@ fields     windows of variables of NetCDF, HDF5 or Zarr archives, read while tra
            (`scidiff.datasets.stored_fields`)
 ========== =============================================================================================
 
-Simulators, which need no files (`SIMULATORS`): gaussian-field, poisson-pairs, darcy-pairs, lorenz63, lorenz96,
-vorticity, rings, compact-sources, patches.
-Simulators, which need no files (`SIMULATORS`): gaussian-field, poisson-pairs, darcy-pairs, vorticity, rings,
-compact-sources, patches, lorenz63, lorenz96.
+Simulators, which need no files (`SIMULATORS`): gaussian-field, poisson-pairs, darcy-pairs, kolmogorov, lorenz63,
+lorenz96, vorticity, rings, compact-sources, patches.
 """
 
 from __future__ import annotations
@@ -47,6 +45,7 @@ SIMULATORS = {
     "gaussian-field": "scidiff.datasets.gaussian_field:GaussianFields",
     "poisson-pairs": "scidiff.datasets.poisson_pairs:PoissonPairs",
     "darcy-pairs": "scidiff.datasets.darcy_pairs:DarcyPairs",
+    "kolmogorov": "scidiff.datasets.kolmogorov:KolmogorovWindows",
     "lorenz63": "scidiff.datasets.lorenz:Lorenz63Windows",
     "lorenz96": "scidiff.datasets.lorenz:Lorenz96Windows",
     "vorticity": "scidiff.datasets.vorticity:VorticityFields",

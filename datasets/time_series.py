@@ -11,6 +11,7 @@ name                 fields
 ==================== ============================================================================================
 stochastic-transport a carried, decaying, randomly stirred field with an exact predictive law
 spring-mesh          a damped sheet of masses and springs, by the rules of a published benchmark
+obstacles            flow through a channel past discs
 kolmogorov           vorticity of forced two-dimensional turbulence
 lorenz96             a chaotic ring of weather
 slp                  daily sea-level pressure (``file=``)
@@ -40,6 +41,7 @@ __all__ = ["TRAJECTORIES", "part_of", "split_counts", "trajectories", "trajector
 TRAJECTORIES = {
     "stochastic-transport": "scidiff.datasets.stochastic_transport:simulate",
     "spring-mesh": "scidiff.datasets.spring_mesh:simulate",
+    "obstacles": "scidiff.datasets.obstacles:simulate",
     "kolmogorov": "scidiff.datasets.chaotic_flows:simulate_kolmogorov",
     "lorenz96": "scidiff.datasets.chaotic_flows:simulate_lorenz96",
     "slp": "scidiff.datasets.climate:sea_level_pressure",

@@ -26,7 +26,7 @@ from scidiff.linalg.stationary import Stationary
 from scidiff.solvers.navier_stokes import NavierStokes
 from scidiff.solvers.stepping import ifrk4
 
-__all__ = ["VorticityFields"]
+__all__ = ["VorticityFields", "cached"]
 
 
 class VorticityFields(Simulator):
@@ -72,7 +72,7 @@ class VorticityFields(Simulator):
             **{"shape": list(self.solver.grid), "reynolds": reynolds, "drag": drag, "forcing": forcing},
             **{"trajectories": trajectories, "start": start, "stop": stop, "every": every, "dt": dt, "seed": seed},
         }
-        snapshots = _cached(None if cache is None else Path(cache), self.settings, self._run)
+        snapshots = cached(None if cache is None else Path(cache), self.settings, self._run)
         apart = max(1, trajectories // 10)
         self.scale = float(snapshots[:-apart].double().square().mean().sqrt())
         self.units = "s-1"
@@ -124,7 +124,7 @@ class VorticityFields(Simulator):
         return {"variables": ["vorticity"], "snapshots": len(self.snapshots), "periodic": True}
 
 
-def _cached(path: Path | None, settings: dict[str, Any], make) -> Tensor:  # noqa: ANN001
+def cached(path: Path | None, settings: dict[str, Any], make) -> Tensor:  # noqa: ANN001
     """What ``make()`` returns, from the file if it holds the same settings."""
     if path is None:
         return make()

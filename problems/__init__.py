@@ -27,6 +27,8 @@ _EXPORTS: dict[str, str] = {
     "KolmogorovAssimilation": "scidiff.problems.kolmogorov",
     "LimitedAngleCT": "scidiff.problems.tomography",
     "LorenzAssimilation": "scidiff.problems.lorenz",
+    "NavierStokesForward": "scidiff.problems.navier_stokes_points",
+    "NavierStokesInverse": "scidiff.problems.navier_stokes_points",
     "PhaseRetrieval": "scidiff.problems.phase_retrieval",
     "PoissonForward": "scidiff.problems.poisson",
     "PoissonInverse": "scidiff.problems.poisson",

@@ -2,12 +2,17 @@ r"""A turbulent flow seen through coarse averages of some of its frames.
 
 The vorticity of Kolmogorov flow in a periodic square,
 :math:`\partial_t \omega + v \cdot \nabla \omega = \nu \Delta \omega - \mu\,\omega - m \cos(m y)` in
-:math:`[0, 2\pi]^2` with :math:`m = 4, \mu = 0.1`, at L times 0.2 apart. Every 4th frame is observed as means
-over squares of ``coarse`` points with independent noise.
+:math:`[0, 2\pi]^2` with :math:`m = 4, \mu = 0.1`, at L times 0.2 apart. Every 4th frame is observed with independent
+noise, as
+
+- ``coarse``: means over squares of ``coarse`` points;
+- ``subsampled``: values at every ``coarse``-th point along both axes;
+- ``saturating``: :math:`s\,\omega / (|\omega| + s)` at every point, with s the ``saturation``.
 
 Cases are computed on a grid twice as fine with a shorter step and then truncated to the grid of the answer, whose model
 (for the baselines) resolves less: no inverse crime. The prior is one of windows of 2k + 1 frames (1, T, H, W), learned
-from such flows; none is bundled, so `posterior` asks for one, while `baselines` need only the equations.
+from such flows by `scidiff.datasets.kolmogorov`; "kolmogorov" is bundled for 32x32 points and the other defaults. The
+`baselines` need only the equations.
 
 References:
     Score-based Data Assimilation (Rozet and Louppe, 2023), arXiv:2306.10574, section 4.2 (frames 0.2 apart, every 4th
@@ -19,21 +24,33 @@ from __future__ import annotations
 import math
 import os
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from scidiff.assimilation import EnKF, FourDVar, Observations, StateSpace, TrajectoryPrior, on_grid
+from scidiff.assimilation import (
+    EnKF,
+    FourDVar,
+    Observations,
+    StateSpace,
+    TrajectoryPrior,
+    gaspari_cohn,
+    on_grid,
+    periodic_distance,
+)
+from scidiff.datasets.kolmogorov import truncated
 from scidiff.errors import InputError
 from scidiff.inference import Ensemble, Posterior
 from scidiff.linalg.stationary import Stationary
 from scidiff.metrics import coverage, crps, rmse, spread_skill
 from scidiff.noise import GaussianNoise
 from scidiff.operators.linear import Linear
+from scidiff.operators.sensors import Saturating, Subsampling
 from scidiff.problems.base import Case, parameters, require, samples_of, stream
+from scidiff.problems.flow_baselines import interpolated
 from scidiff.protocols import Prior
 from scidiff.solvers import NavierStokes, advance, ifrk4
 
@@ -48,45 +65,56 @@ class KolmogorovAssimilation:
     r"""Trajectories of vorticity from coarse averages of every 4th frame.
 
     Arguments:
-        prior: Prior of windows (1, 2k + 1, H, W): a bundled name, a path, or an object; None leaves only baselines.
+        prior: Prior of windows (1, 2k + 1, H, W): a bundled name, a path, or an object.
         grid: Points (H, W) of a frame, even.
         length: Number L of frames.
         every: Every how many frames one is observed.
-        coarse: Side of the squares that are averaged, in points; divides the grid.
+        coarse: Side of the squares that are averaged, or distance of observed points; divides the grid.
         noise: Standard deviation of an observation, in units of vorticity.
         k: Half width of the windows.
         reynolds: :math:`1/\nu`.
         spacing: Time between two frames.
         members: Of the ensemble in `baselines`.
         seed: Of cases.
+        observed: "coarse", "subsampled" or "saturating".
+        saturation: Vorticity at which a saturating sensor shows half of its largest value.
+        radius: Of the taper of the localised ensemble smoother in `baselines`, in grid spacings.
     """
 
     name, field, default_sampler = "kolmogorov", "vorticity", "mmps"
 
     def __init__(
         self,
-        prior: str | Prior | None = None,
-        grid: tuple[int, int] = (64, 64),
+        prior: str | Prior = "kolmogorov",
+        grid: tuple[int, int] = (32, 32),
         length: int = 33,
         every: int = 4,
-        coarse: int = 8,
+        coarse: int = 4,
         noise: float = 0.1,
         k: int = 2,
         reynolds: float = 200.0,
         spacing: float = 0.2,
         members: int = 64,
         seed: int = 0,
+        observed: Literal["coarse", "subsampled", "saturating"] = "coarse",
+        saturation: float = 1.0,
+        radius: float = 6.0,
     ) -> None:
         self.arguments = {k: v for k, v in locals().items() if k != "self"}
         grid = (int(grid[0]), int(grid[1]))
         if any(n % 2 or n % coarse for n in grid) or min(grid) < 16:
             raise ValueError(f"grid must be even, at least 16 and a multiple of coarse = {coarse}, got {grid}.")
+        if observed not in ("coarse", "subsampled", "saturating"):
+            raise ValueError(f"observed must be 'coarse', 'subsampled' or 'saturating', got {observed!r}.")
+        if not (saturation > 0 and radius > 0):
+            raise ValueError(f"saturation and radius must be positive, got {saturation} and {radius}.")
         if length < 2 * k + 1:
             raise ValueError(f"the record has {length} frames, fewer than the window's 2k + 1 = {2 * k + 1}.")
         if not (noise > 0 and reynolds > 0 and spacing > 0 and every >= 1 and members >= 2 and k >= 0):
             raise ValueError("noise, reynolds and spacing must be positive, every at least 1, members at least 2.")
         self.grid, self.length, self.every, self.coarse, self.noise = grid, length, every, coarse, noise
         self.k, self.reynolds, self.spacing, self.members, self.seed = k, reynolds, spacing, members, seed
+        self.observed, self.saturation, self.radius = observed, saturation, radius
         fine = min(grid) * 2
         # Kolmogorov flow with drag 0.1 stays below a speed of about 8: a Courant number below 1.2 on either grid.
         self.fine_steps = math.ceil(spacing * 8 * fine / (2 * math.pi) / 1.2)
@@ -99,15 +127,19 @@ class KolmogorovAssimilation:
     def window_prior(self) -> Any:
         """The prior of windows."""
         given = self.arguments["prior"]
-        if given is None:
-            raise InputError(
-                "no prior of windows of Kolmogorov flow is bundled: give KolmogorovAssimilation(prior=...), a path or "
-                f"an object: a prior of frames (1, {2 * self.k + 1}, {self.grid[0]}, {self.grid[1]})."
-            )
         if isinstance(given, (str, os.PathLike)):
             from scidiff.priors import load_pretrained
 
-            return load_pretrained(given)
+            prior = load_pretrained(given)
+            network = prior.card.get("network", {})
+            own = (network.get("window"), *network.get("grid", ()))
+            if "grid" in network and own != (2 * self.k + 1, *self.grid):
+                raise InputError(
+                    f"the prior '{given}' is one of {own[0]} frames of {own[1]}x{own[2]} points, but k = {self.k} and "
+                    f"grid = {self.grid} need {2 * self.k + 1} frames of {self.grid[0]}x{self.grid[1]}; give "
+                    "KolmogorovAssimilation(prior=...), or train one: examples/priors/kolmogorov.toml."
+                )
+            return prior
         return given
 
     @cached_property
@@ -147,8 +179,9 @@ class KolmogorovAssimilation:
         times = np.arange(self.length) if times is None else times
         attrs = {"units": "1", "long_name": "model time"}
         space = {}
-        for dim, n in zip(("y", "x"), x.shape[1:], strict=True):
-            space[dim] = (dim, 2 * np.pi * (np.arange(n) + (0.5 if n != self.grid[0] else 0)) / n, {"units": "1"})
+        for dim, n, whole in zip(("y", "x"), x.shape[1:], self.grid, strict=True):
+            middle = (self.coarse - 1) / 2 if n != whole and self.observed == "coarse" else 0.0
+            space[dim] = (dim, 2 * np.pi * (np.arange(n) * (whole // n) + middle) / whole, {"units": "1"})
         coords = {"time": ("time", self.spacing * times, attrs), **space}
         return xr.DataArray(x, coords, ("time", "y", "x"), self.field, {"units": "s-1", "long_name": "vorticity"})
 
@@ -161,20 +194,26 @@ class KolmogorovAssimilation:
         for _ in range(self.length - 1):
             w = advance(step, fine.transform(frames[-1]), self.fine_steps)
             frames.append(fine.field(w))
-        small = NavierStokes(self.grid, 1 / self.reynolds, 0.1, 4, dtype=torch.float64)
-        w = torch.fft.rfft2(torch.cat(frames)) / 4
-        height, width = self.grid
-        w = torch.cat([w[:, : height // 2], w[:, -(height - height // 2) :]], 1)[..., : width // 2 + 1]
-        truth = self._array(small.field(w * small.kept).float().numpy()).to_dataset()
+        truth = self._array(truncated(torch.cat(frames), self.grid).float().numpy()).to_dataset()
         return Case(truth, self.observe(truth, generator))
 
     @cached_property
-    def operator(self) -> Linear:
-        """Means over squares, (B, 1, H, W) -> (B, 1, H / coarse, W / coarse)."""
+    def operator(self) -> Any:
+        """Of one frame: (B, 1, H, W) -> (B, 1, H / coarse, W / coarse), or of the same size where sensors saturate."""
+        if self.observed == "subsampled":
+            return Subsampling(self.coarse, self.grid)
+        if self.observed == "saturating":
+            return Saturating(self.saturation)
         return Linear(lambda x: F.avg_pool2d(x, self.coarse), (1, *self.grid))
 
+    @property
+    def frame(self) -> tuple[int, int]:
+        """Size of an observed frame."""
+        side = 1 if self.observed == "saturating" else self.coarse
+        return (self.grid[0] // side, self.grid[1] // side)
+
     def observe(self, truth: xr.Dataset, generator: Generator | None = None) -> xr.Dataset:
-        """Coarse means of every 4th frame with noise, (observed time, y, x)."""
+        """Every 4th frame as the instrument sees it, with noise, (observed time, y, x)."""
         from scidiff.rng import explicit
 
         x = torch.as_tensor(np.asarray(require(truth, self.field, ("time", "y", "x"), "the truth").values))
@@ -203,7 +242,7 @@ class KolmogorovAssimilation:
         if isinstance(source, np.ndarray):
             raise InputError(f"{what}: an array has no observation times; give a Dataset with 'observed_time'.")
         array = require(source, "observation", ("observed_time", "coarse_y", "coarse_x"), what)
-        expected = tuple(n // self.coarse for n in self.grid)
+        expected = self.frame
         if tuple(array.shape[1:]) != expected or "observed_time" not in array.coords:
             raise InputError(f"{what}: expected frames {expected} with coordinate 'observed_time', got {array.shape}.")
         if not np.isfinite(np.asarray(array.values)).all():
@@ -225,21 +264,59 @@ class KolmogorovAssimilation:
         return self._array(np.zeros((self.length, *self.grid), np.float32))
 
     def baselines(self, observation: xr.Dataset, iterations: int = 40) -> dict[str, xr.DataArray]:
-        """The mean of the ensemble Kalman smoother, and strong-constraint 4D-Var with the climate as background
-        (mean and variance of the first frame, no covariances).
+        """Means of the ensemble Kalman smoother without and with localisation (Gaspari and Cohn's taper), of
+        strong-constraint 4D-Var with the climate as background (mean and variance of the first frame, no covariances),
+        and interpolation of the data in space and time.
 
-        Both know the equations (on the grid of the answer).
+        All but the interpolation know the equations (on the grid of the answer).
         """
         obs, template = self.observations(observation), self.template(observation)
         double = Observations(obs.steps, obs.operator, obs.noise, obs.y.double())
         smoother = EnKF(self.members, inflation=1.2)
         kalman = smoother(self.model, double, self.length, stream("kolmogorov-enkf", self.seed))
-        mean = kalman.mean(0, keepdim=True)
+        local = EnKF(self.members, inflation=1.05, localisation=self._tapers())
+        nearby = local(self.model, double, self.length, stream("kolmogorov-enkf", self.seed)).mean(0, keepdim=True)
         first = self.model.start(self.members, stream("kolmogorov-background", self.seed))
         cov = torch.diag(first.var(0) + 1e-2)
         best = FourDVar(first.mean(0), cov, "strong", iterations)(self.model, double, self.length)
-        found = {"enks": mean, "strong_4dvar": best}
+        found = {"enks": kalman.mean(0, keepdim=True), "local_enks": nearby, "strong_4dvar": best}
+        found["interpolation"] = self.interpolated(obs)[None, None]
         return {name: template.copy(data=x[0, 0].float().numpy()) for name, x in found.items()}
+
+    def _tapers(self) -> tuple[Tensor, Tensor]:
+        """Between points and measurements, and between measurements."""
+        side, middle = self.grid[0] // self.frame[0], (self.coarse - 1) / 2 if self.observed == "coarse" else 0.0
+        axes = [torch.arange(n, dtype=torch.float64) * side + middle for n in self.frame]
+        points = torch.cartesian_prod(*axes)
+        taper = gaspari_cohn(periodic_distance(self.grid, points), self.radius)
+        sides = torch.tensor(self.grid, dtype=torch.float64)
+        apart = (points[:, None] - points).abs()
+        return taper, gaspari_cohn(torch.minimum(apart, sides - apart).norm(dim=-1), self.radius)
+
+    def interpolated(self, obs: Observations) -> Tensor:
+        """The data taken for the answer, (L, H, W): Fourier series in space, straight lines in time, constant after the
+        last frame; saturated values are taken back where noise allows.
+        """
+        frames = obs.y[0, :, 0].double()
+        if self.observed == "saturating":
+            r = (frames / self.saturation).clamp(-0.9, 0.9)
+            frames = self.saturation * r / (1 - r.abs())
+        elif self.observed == "coarse":  # the means stand for the middles of their squares
+            shift = (self.coarse - 1) / 2
+            frames = interpolated(frames, self.grid)
+            k = [torch.fft.fftfreq(n).double() for n in self.grid]
+            phase = -2 * math.pi * shift * (k[0][:, None] + k[1])
+            frames = torch.fft.ifft2(torch.fft.fft2(frames) * torch.polar(torch.ones_like(phase), phase)).real
+        else:
+            frames = interpolated(frames, self.grid)
+        steps, whole = torch.tensor(obs.steps), []
+        for t in range(self.length):
+            after = int(torch.searchsorted(steps, t))
+            b = min(after, len(steps) - 1)
+            a = b if after > b or int(steps[b]) == t or after == 0 else after - 1
+            part = 0.0 if a == b else (t - int(steps[a])) / (int(steps[b]) - int(steps[a]))
+            whole.append((1 - part) * frames[a] + part * frames[b])
+        return torch.stack(whole)
 
     def check(self, observation: xr.Dataset) -> dict[str, Any]:
         """Size of the observations against the climate, whose coarse means have a standard deviation of order 1."""

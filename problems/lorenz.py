@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 __all__ = ["LorenzAssimilation"]
 
 PROTOCOLS = {"lo": (8, 0.05), "hi": (1, 0.25)}
+BUNDLED = 33
+"""States of a window of the bundled prior."""
 
 
 class LorenzAssimilation:
@@ -64,15 +66,17 @@ class LorenzAssimilation:
     Arguments:
         protocol: "lo" (every 8th state, noise 0.05) or "hi" (every state, noise 0.25).
         system: "63" (three numbers, the first is observed) or "96" (a ring, every second place is observed).
-        prior: Prior of windows of 2k + 1 standardised states, (3, T) or (1, T, N): a bundled name, the path of a prior
-            trained on data of kind lorenz63 or lorenz96, or an object. By default a mixture of Gaussians fitted by
-            expectation maximisation to simulated windows, which takes seconds: locally linear dynamics.
-        k: Half width of the windows.
+        prior: Prior of windows of 2k + stride standardised states, (3, T) or (1, T, N): a bundled name, the path of a
+            prior trained on data of kind lorenz63 or lorenz96, an object, or "mixture": Gaussians fitted by expectation
+            maximisation to simulated windows, which takes seconds: locally linear dynamics. By default "lorenz63",
+            a network for windows of 33 states, and for Lorenz-96 or shorter records the mixture.
+        k: Half width of the windows, see `scidiff.assimilation.TrajectoryPrior`; 8 for "lorenz63", else 2.
         length: Number L of states.
-        components: Of the default prior.
+        components: Of the mixture.
         particles: Of the particle smoother in `baselines` and `evaluate`.
         size: Places of Lorenz-96.
-        seed: Of cases and of the default prior.
+        seed: Of cases and of the mixture.
+        stride: States a window answers for; 33 - 2k for "lorenz63", else 1.
     """
 
     name, field, default_sampler = "lorenz", "state", "mmps"
@@ -82,12 +86,13 @@ class LorenzAssimilation:
         protocol: Literal["lo", "hi"] = "lo",
         system: Literal["63", "96"] = "63",
         prior: str | Prior | None = None,
-        k: int = 2,
+        k: int | None = None,
         length: int = 65,
         components: int = 16,
         particles: int = 4096,
         size: int = 40,
         seed: int = 0,
+        stride: int | None = None,
     ) -> None:
         self.arguments = {k: v for k, v in locals().items() if k != "self"}
         system = str(system)  # type: ignore[assignment]
@@ -95,11 +100,22 @@ class LorenzAssimilation:
             raise ValueError(f"protocol must be 'lo' or 'hi', got {protocol!r}.")
         if system not in ("63", "96"):
             raise ValueError(f"system must be '63' or '96', got {system!r}.")
-        if k < 1 or components < 1 or particles < 2:
-            raise ValueError(f"expected k >= 1, components >= 1, particles >= 2, got {k}, {components}, {particles}.")
-        if length < 2 * k + 1:
-            raise ValueError(f"the record has {length} states, fewer than the window's 2k + 1 = {2 * k + 1}.")
-        self.protocol, self.system, self.k, self.length = protocol, system, k, length
+        if prior is None:
+            prior = "lorenz63" if system == "63" and length >= BUNDLED else "mixture"
+        network = isinstance(prior, str) and prior == "lorenz63"
+        k = k if k is not None else (8 if network else 2)
+        stride = stride if stride is not None else max(1, BUNDLED - 2 * k) if network else 1
+        if k < 1 or stride < 1 or components < 1 or particles < 2:
+            raise ValueError(
+                f"expected k >= 1, stride >= 1, components >= 1, particles >= 2, got {k}, {stride}, {components} and "
+                f"{particles}."
+            )
+        if length < 2 * k + stride:
+            raise ValueError(
+                f"the record has {length} states, fewer than the window's 2k + {stride} = {2 * k + stride}."
+            )
+        self.protocol, self.system, self.k, self.stride, self.length = protocol, system, k, stride, length
+        self.given = prior
         self.components, self.particles, self.seed = components, particles, seed
         self.simulator = Lorenz63Windows() if system == "63" else Lorenz96Windows(size=size)
         self.dt = self.simulator.dt
@@ -120,8 +136,8 @@ class LorenzAssimilation:
     @cached_property
     def window_prior(self) -> Any:
         """The prior of windows."""
-        given = self.arguments["prior"]
-        if given is None:
+        given = self.given
+        if isinstance(given, str) and given == "mixture":
             return self._mixture()
         if isinstance(given, (str, os.PathLike)):
             from scidiff.priors import load_pretrained
@@ -131,7 +147,7 @@ class LorenzAssimilation:
 
     def _mixture(self) -> Prior:
         """Gaussians fitted to windows of simulated chains; in the coordinates of physical units."""
-        generator, size = stream("lorenz-windows", self.seed), 2 * self.k + 1
+        generator, size = stream("lorenz-windows", self.seed), 2 * self.k + self.stride
         windows = self.simulator.simulate(32 * self.components, 8 * size, generator)
         x = windows.unflatten(1, (8, size)).flatten(0, 1)
         x = ((x - self.loc) / self.scale).to(torch.float32)
@@ -145,7 +161,7 @@ class LorenzAssimilation:
         prior = self.window_prior
         if isinstance(prior, TrajectoryPrior):
             return prior.of_length(self.length)
-        return TrajectoryPrior(prior, self.k, self.length, self.shape[1:], self.shape[0])
+        return TrajectoryPrior(prior, self.k, self.length, self.shape[1:], self.shape[0], stride=self.stride)
 
     @cached_property
     def model(self) -> StateSpace:

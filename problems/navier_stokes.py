@@ -56,12 +56,13 @@ from scidiff.protocols import Noise, Operator, Prior
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["NavierStokesInitial", "initial_law", "lowered"]
+__all__ = ["FINER", "NavierStokesInitial", "initial_law", "lowered"]
 
 FINER = 2
 COURANT = 1.2
 """Of the reconstruction's time steps: their error is below a hundredth of that of the coarse grid."""
-FLOOR = 0.01
+FLOOR = 0.002
+"""Least error of the grid, in standard deviations of the vorticity."""
 SIDE = 2 * math.pi
 
 
@@ -125,6 +126,8 @@ class NavierStokesInitial(GridProblem):
     measured_dims = ("observed_y", "observed_x")
     missing = True
     default_sampler = "dps"
+    side: float = SIDE
+    """Height of the box in m."""
 
     def __init__(
         self,
@@ -155,10 +158,14 @@ class NavierStokesInitial(GridProblem):
         self.shape, self.subsampling = (int(shape[0]), int(shape[1])), int(subsampling)
         self.std, self.iterations, self._model_error = float(std), int(iterations), model_error
         self.reynolds, self.time, self.forcing, self.steps = float(reynolds), float(time), forcing, steps
-        self.exact = prior is None
+        self.own_law = prior is None
         self.flow(self.shape)  # validates the physics
-        if self.exact:
-            self._prior = initial_law(self.shape, self.std)
+        if self.own_law:
+            self._prior = self.law(self.shape)
+
+    def law(self, shape: Sequence[int]) -> GaussianPrior:
+        """The law of the truths on a grid."""
+        return initial_law(shape, self.std)
 
     @cached_property
     def model_error(self) -> float:
@@ -166,10 +173,10 @@ class NavierStokesInitial(GridProblem):
         if self._model_error is not None:
             return float(self._model_error)
         fine = (FINER * self.shape[0], FINER * self.shape[1])
-        start = initial_law(fine, self.std).cov.sample(stream(self.name, "pilot"), 2, torch.float64)
+        start = self.law(fine).cov.sample(stream(self.name, "pilot"), 2, torch.float64)
         truth = self.flow(fine, COURANT / 2)(start)[..., ::FINER, ::FINER]
         own = self.flow(self.shape, steps=self.steps)(lowered(start, self.shape))
-        return max(FLOOR, float((truth - own).square().mean().sqrt()))
+        return max(FLOOR * self.std, float((truth - own).square().mean().sqrt()))
 
     def flow(self, grid: Sequence[int], courant: float = COURANT, steps: int | None = None) -> NavierStokes:
         """The flow map on a grid."""
@@ -225,7 +232,7 @@ class NavierStokesInitial(GridProblem):
     def _setting(self, shape: Sequence[int]) -> xr.Dataset:
         import xarray as xr
 
-        k, spacing = self.subsampling, SIDE / shape[0]
+        k, spacing = self.subsampling, self.side / shape[0]
         coords = axes(self.measured_dims, (shape[0] // k, shape[1] // k), k * spacing, "m")
         return self.complete(xr.Dataset(coords=coords), "the setting")
 
@@ -247,7 +254,7 @@ class NavierStokesInitial(GridProblem):
                 f"points, which with subsampling {self.subsampling} is a grid of {height} x {width}; expected at least "
                 f"16 x 16 and more than three times the forcing's wavenumber {self.forcing}."
             )
-        spacing = SIDE / height
+        spacing = self.side / height
         for dim, axis in axes(self.measured_dims, self._sizes(observation), self.subsampling * spacing, "m").items():
             if dim not in observation.coords:
                 observation = observation.assign_coords({dim: axis})
@@ -258,11 +265,11 @@ class NavierStokesInitial(GridProblem):
 
     def field_coords(self, observation: xr.Dataset) -> dict[str, Any]:
         shape = self.grid(observation)
-        return axes(self.dims, shape, SIDE / shape[0], "m")
+        return axes(self.dims, shape, self.side / shape[0], "m")
 
     def prior_for(self, observation: xr.Dataset) -> Prior:
         shape = self.grid(observation)
-        return initial_law(shape, self.std) if self.exact and shape != self.shape else self.prior
+        return self.law(shape) if self.own_law and shape != self.shape else self.prior
 
     def warnings_of(self, observation: xr.Dataset) -> list[str]:
         values = np.asarray(observation[self.measured].values, dtype=float)
@@ -276,19 +283,23 @@ class NavierStokesInitial(GridProblem):
 
     # Cases
 
+    def flows(self, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Vorticity (1, 1, H, W) at both times on the fine grid."""
+        fine = (FINER * self.shape[0], FINER * self.shape[1])
+        start = self.law(fine).cov.sample(generator, 1, torch.float64)
+        return start, self.flow(fine, COURANT / 2)(start)
+
     def simulate(self, index: int, generator: Generator) -> tuple[xr.DataArray, xr.Dataset]:
         import xarray as xr
 
-        fine = (FINER * self.shape[0], FINER * self.shape[1])
-        start = initial_law(fine, self.std).cov.sample(generator, 1, torch.float64)
-        later = self.flow(fine, COURANT / 2)(start)
+        start, later = self.flows(generator)
         k = FINER * self.subsampling
         y = later[0, 0, ::k, ::k]
         y = y + float(self.noise or 0) * torch.randn(y.shape, generator=generator, dtype=torch.float64)
         observation = self.with_measurement(self._setting(self.shape), y.float().numpy())
         observation.attrs["simulated"] = (
-            f"on a grid of {fine[0]} x {fine[1]}, twice as fine as the reconstruction's, with time steps a quarter as "
-            f"long; standard deviation of the noise {self.noise or 0:g}"
+            f"on a grid of {start.shape[-2]} x {start.shape[-1]}, twice as fine as the reconstruction's, with time "
+            f"steps a quarter as long; standard deviation of the noise {self.noise or 0:g}"
         )
         attrs = {"units": self.units, "long_name": self.long_name}
         values = lowered(start[0, 0], self.shape).float().numpy()
@@ -298,7 +309,7 @@ class NavierStokesInitial(GridProblem):
 
     def classical(self, operator: Any, y: Tensor, observation: xr.Dataset) -> dict[str, Tensor]:
         """``no_dynamics``, the observation interpolated, and ``4dvar``, the most probable field under `initial_law`."""
-        law = initial_law(self.grid(observation), self.std)
+        law = self.law(self.grid(observation))
         return {
             "no_dynamics": self._spread(observation),
             "4dvar": most_probable(law.cov, operator, self.noise_of(observation), y, self.iterations),

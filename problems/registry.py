@@ -26,6 +26,8 @@ _PROBLEMS = {
     "lorenz": ("scidiff.problems.lorenz", "LorenzAssimilation"),
     "mri": ("scidiff.problems.mri", "AcceleratedMRI"),
     "navier-stokes": ("scidiff.problems.navier_stokes", "NavierStokesInitial"),
+    "navier-stokes-forward": ("scidiff.problems.navier_stokes_points", "NavierStokesForward"),
+    "navier-stokes-inverse": ("scidiff.problems.navier_stokes_points", "NavierStokesInverse"),
     "phase-retrieval": ("scidiff.problems.phase_retrieval", "PhaseRetrieval"),
     "poisson-forward": ("scidiff.problems.poisson", "PoissonForward"),
     "poisson-inverse": ("scidiff.problems.poisson", "PoissonInverse"),

@@ -1,7 +1,8 @@
 r"""From a measurement to an ensemble in a file: `reconstruct`.
 
 The members are drawn in batches. Each finished batch is kept on disk (`scidiff.store`) before the next begins, so peak
-memory is that of one batch, and a run that was killed goes on where it stopped and ends with the same bytes.
+memory is that of one batch, and a run that was killed goes on where it stopped and ends with the same bytes. Under
+`torchrun` the batches are divided among the processes, which share the folder; the bytes are the same again.
 
 ``result.nc`` holds the members (member, ...), their mean, spread and chi2, the observation, the truth where it is
 known, and in its attributes all that is needed to run it again. It holds no date, wall time or memory, which would make
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from scidiff import team
 from scidiff.errors import InputError, Interrupted, NumericalError
 from scidiff.plan import Plan, method_name
 from scidiff.progress import Progress
@@ -98,7 +100,14 @@ def reconstruct(
     if output is None and (resume or overwrite):
         raise ValueError("resume and overwrite need an output folder.")
     folder = Path(output) if output is not None else None
-    with _claimed(folder, members, resume, overwrite) as store:
+    rank, size = team.place()
+    if size > 1 and folder is None:
+        raise ValueError("several processes need an output folder that all of them see.")
+    if rank:
+        return _share(
+            folder, lambda: Plan.prepare(problem, observation, sampler, members, seed, batch, device, dtype, truth)
+        )
+    with team.joined(), _claimed(folder, members, resume, overwrite) as store:
         plan = Plan.prepare(problem, observation, sampler, members, seed, batch, device, dtype, truth)
         for text in plan.warnings:
             warnings.warn(text, stacklevel=2)
@@ -109,6 +118,8 @@ def reconstruct(
             plan.batch = plan.batch if batch else store.identity()["configuration"]["batch"]
             store.check(plan.identity)
         elif resume and (folder / RESULT).exists():
+            team.barrier()
+            team.barrier()
             return _finished(folder / RESULT, plan, batch)
         else:
             store.start(plan.identity)
@@ -178,6 +189,41 @@ def _in_memory(plan: Plan, watch: Progress, begin: float) -> xr.Dataset:
     return result.assign_coords(member=kept).assign_attrs(_machine(begin))
 
 
+def _share(folder: Path | None, prepare: Callable[[], Plan]) -> xr.Dataset:
+    """What the second and further processes of a team do: their batches, into the folder that the first one holds."""
+    from scidiff.fields import open_result
+    from scidiff.store import MemberStore
+
+    assert folder is not None
+    with team.joined():
+        plan, store = prepare(), MemberStore(folder)
+        team.barrier()  # the first process has claimed the folder and begun the run, or found it finished
+        if store.exists:
+            plan.batch = store.identity()["configuration"]["batch"]
+            store.check(plan.identity)
+            _draw(plan, Progress("none", plan.members), store, RunLog(folder / "log.jsonl"))
+        team.barrier()  # the result is written
+        return open_result(folder / RESULT)
+
+
+def _draw(plan: Plan, watch: Progress, store: MemberStore, log: RunLog) -> None:
+    """Draws and keeps the missing batches that are this process's."""
+    rank, size = team.place()
+    done = set(store.done())
+    team.barrier()  # everybody has looked before anybody adds
+    todo = [members for members in plan.batches if not done.issuperset(members)][rank::size]
+    watch.skip(plan.members - sum(map(len, todo)))
+    with watch.showing():
+        for members in todo:
+            watch.start(len(members))
+            fields, records = plan.draw(members, watch)
+            for member, field, record in zip(members, fields, records, strict=True):
+                store.write(member, field, record)
+            log("batch", members=members, chi2=[r["chi2"] for r in records], batch_seconds=records[0]["seconds"])
+            watch.finish()
+    team.barrier()  # all members are there
+
+
 def _on_disk(
     plan: Plan, watch: Progress, begin: float, folder: Path, store: MemberStore, portable: bool, figures: bool
 ) -> xr.Dataset:
@@ -187,20 +233,11 @@ def _on_disk(
     with atomic(folder / "config.toml") as temporary:
         temporary.write_text(dump_toml(plan.configuration), encoding="utf-8")
     log = RunLog(folder / "log.jsonl")
-    done = set(store.done())
-    todo = [members for members in plan.batches if not done.issuperset(members)]
-    watch.skip(plan.members - sum(map(len, todo)))
-    log("start", **plan.configuration, source=source(), kept_members=sorted(done))
+    log("start", **plan.configuration, source=source(), kept_members=store.done())
     for text in plan.warnings:
         log("warning", text=text)
-    with watch.showing():
-        for members in todo:
-            watch.start(len(members))
-            fields, records = plan.draw(members, watch)
-            for member, field, record in zip(members, fields, records, strict=True):
-                store.write(member, field, record)
-            log("batch", members=members, chi2=[r["chi2"] for r in records], batch_seconds=records[0]["seconds"])
-            watch.finish()
+    team.barrier()  # the run has begun: the others may look
+    _draw(plan, watch, store, log)
 
     records = [store.record(m) for m in range(plan.members)]
     kept = _kept(records)
@@ -222,6 +259,7 @@ def _on_disk(
     write_json(folder / "run.json", {**machine, "configuration": plan.configuration, "warnings": told})
     store.remove()
     log("done", **machine)
+    team.barrier()  # the result is written
     return result.assign_attrs(machine)
 
 

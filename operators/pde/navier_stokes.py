@@ -56,7 +56,7 @@ class NavierStokes(FlowMap):
         drag: float = 0.0,
         forcing: int | Tensor = 4,
         side: float = 2 * math.pi,
-        courant: float = 0.8,
+        courant: float = 1.2,
         scheme: str = "ifrk4",
         segments: int | None = None,
     ) -> None:

@@ -26,6 +26,7 @@ _EXPORTS: dict[str, str] = {
     "gaspari_cohn": "scidiff.assimilation.ensemble",
     "kalman_smoother": "scidiff.assimilation.kalman",
     "on_grid": "scidiff.assimilation.observations",
+    "periodic_distance": "scidiff.assimilation.ensemble",
 }
 __all__ = [*_EXPORTS]
 __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

@@ -16,12 +16,14 @@ after each analysis) and localisation (covariances times a taper that falls with
 References:
     The ensemble Kalman filter: theoretical formulation and practical implementation, Evensen, 2003. Adaptive sampling
     with the ensemble transform Kalman filter, Bishop, Etherton and Majumdar, 2001. Construction of correlation
-    functions in two and three dimensions, Gaspari and Cohn, 1999, equation (4.10).
+    functions in two and three dimensions, Gaspari and Cohn, 1999, equation (4.10). Efficient data assimilation for
+    spatiotemporal chaos: a local ensemble transform Kalman filter, Hunt, Kostelich and Szunyogh, 2007.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,7 +34,9 @@ from scidiff.assimilation.state_space import StateSpace
 from scidiff.errors import NumericalError
 from scidiff.rng import explicit
 
-__all__ = ["ETKF", "EnKF", "gaspari_cohn"]
+__all__ = ["ETKF", "EnKF", "gaspari_cohn", "periodic_distance"]
+
+Change = Callable[[Tensor], Tensor]
 
 
 def gaspari_cohn(distance: Tensor, radius: float) -> Tensor:
@@ -72,10 +76,16 @@ class _EnsembleFilter(ABC):
         ``colour`` (m, m) with R = colour' colour.
         """
 
-    def update(self, x: Tensor, Z: Tensor, y: Tensor, colour: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Members (N, d) after the analysis, and the mixing (N, N)."""
+    def local(self, Z: Tensor, y: Tensor, colour: Tensor, generator: Generator) -> Change:
+        """The analysis with localisation: what it does to states (N, d), now or earlier."""
+        raise NotImplementedError
+
+    def analysis(self, Z: Tensor, y: Tensor, colour: Tensor, generator: Generator) -> Change:
+        """What an observation does to states (N, d), now or earlier."""
+        if getattr(self, "localisation", None) is not None:
+            return self.local(Z, y, colour, generator)
         W = self.mixing(Z, y, colour, generator)
-        return x + W @ (x - x.mean(0)), W
+        return lambda x: x + W @ (x - x.mean(0))
 
     def __call__(
         self, model: StateSpace, observations: Observations, length: int, generator: Generator | None = None
@@ -99,11 +109,12 @@ class _EnsembleFilter(ABC):
             y = observations.of(t)
             if y is not None:
                 Z = model.observed(observations.operator, x)
-                x, W = self.update(x, Z, y[0].flatten().to(x), colour, generator)
+                change = self.analysis(Z, y[0].flatten().to(x), colour, generator)
+                x = change(x)
                 if not bool(x.isfinite().all()):
                     raise NumericalError(f"{type(self).__name__}: the analysis at step {t} is not finite.")
                 if self.smooth:
-                    history = [past + W @ (past - past.mean(0)) for past in history]
+                    history = [change(past) for past in history]
                 x = x.mean(0) + self.inflation * (x - x.mean(0))
             history.append(x)
         return model.fields(torch.stack(history, 1))
@@ -126,21 +137,30 @@ def noise_root(observations: Observations) -> Tensor:
     return color(eye.reshape(-1, *shape)).flatten(1)
 
 
+def periodic_distance(grid: Sequence[int], points: Tensor) -> Tensor:
+    r"""Distances (n, m) in grid spacings from all points of a periodic grid, rows slowest, to m points (m, dims)."""
+    axes = [torch.arange(n, dtype=torch.float64) for n in grid]
+    places = torch.cartesian_prod(*axes).reshape(-1, len(axes))
+    apart = (places[:, None] - points.to(torch.float64)).abs()
+    sides = torch.tensor([float(n) for n in grid], dtype=torch.float64)
+    apart = apart % sides
+    return torch.minimum(apart, sides - apart).square().sum(-1).sqrt()
+
+
 @dataclass(frozen=True)
 class EnKF(_EnsembleFilter):
-    """The stochastic ensemble Kalman filter (smoother).
+    r"""The stochastic ensemble Kalman filter (smoother).
+
+    With localisation the gain of a state, now or earlier, is
+    :math:`(\rho_x \circ X'^\top Y') (\rho_y \circ Y'^\top Y' + (N-1) R)^{-1}`.
 
     Arguments:
-        localisation: Tapers (d, m) between state and measurement and (m, m) between measurements, see `gaspari_cohn`;
-            the filter then only, ``smooth=False``.
+        localisation: Tapers :math:`\rho_x` (d, m) between state and measurement and :math:`\rho_y` (m, m) between
+            measurements, see `gaspari_cohn` and `periodic_distance`. Earlier states take the same ones: what moves far
+            between two observations is cut off.
     """
 
     localisation: tuple[Tensor, Tensor] | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.localisation is not None and self.smooth:
-            raise ValueError("localisation is for the filter: set smooth=False.")
 
     def _innovation(self, Z: Tensor, y: Tensor, colour: Tensor, generator: Generator) -> Tensor:
         e = torch.randn(Z.shape, generator=generator, dtype=Z.dtype) @ colour
@@ -151,32 +171,72 @@ class EnKF(_EnsembleFilter):
         innovation = self._innovation(Z, y, colour, generator)
         return innovation @ torch.linalg.solve(A.mT @ A / n + colour.mT @ colour, A.mT) / n
 
-    def update(self, x: Tensor, Z: Tensor, y: Tensor, colour: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        if self.localisation is None:
-            return super().update(x, Z, y, colour, generator)
-        taper, between = (v.to(x) for v in self.localisation)
+    def local(self, Z: Tensor, y: Tensor, colour: Tensor, generator: Generator) -> Change:
+        taper, between = (v.to(Z) for v in self.localisation or ())
         A, n = Z - Z.mean(0), len(Z) - 1
-        if tuple(taper.shape) != (x.shape[1], Z.shape[1]) or tuple(between.shape) != (Z.shape[1], Z.shape[1]):
+        if between.shape != (Z.shape[1], Z.shape[1]):
             raise ValueError(
-                f"localisation must be ({x.shape[1]}, {Z.shape[1]}) and ({Z.shape[1]}, {Z.shape[1]}), "
-                f"got {tuple(taper.shape)} and {tuple(between.shape)}."
+                f"localisation between measurements must be ({Z.shape[1]}, {Z.shape[1]}), got {tuple(between.shape)}."
             )
         S = between * (A.mT @ A) / n + colour.mT @ colour
-        K = torch.linalg.solve(S, (taper * ((x - x.mean(0)).mT @ A) / n).mT)
-        return x + self._innovation(Z, y, colour, generator) @ K, torch.zeros(0)
+        weights = torch.linalg.solve(S, self._innovation(Z, y, colour, generator).mT)  # (m, N)
+
+        def change(x: Tensor) -> Tensor:
+            _check(taper, x, Z)
+            return x + ((taper * ((x - x.mean(0)).mT @ A) / n) @ weights).mT
+
+        return change
 
 
 @dataclass(frozen=True)
 class ETKF(_EnsembleFilter):
-    """The ensemble transform Kalman filter (smoother): no noise is added to the data."""
+    r"""The ensemble transform Kalman filter (smoother): no noise is added to the data.
+
+    With localisation every number of the state has its own transform, in which the precision of a measurement is
+    multiplied by its taper (the local ensemble transform Kalman filter); the noise must then be independent.
+
+    Arguments:
+        localisation: Taper (d, m) between state and measurement, see `gaspari_cohn`.
+    """
+
+    localisation: Tensor | None = None
 
     def mixing(self, Z: Tensor, y: Tensor, colour: Tensor, generator: Generator) -> Tensor:
-        n, count = len(Z) - 1, len(Z)
         both = torch.cat([Z - Z.mean(0), (y - Z.mean(0))[None]])
         white = torch.linalg.solve(colour.mT, both.mT).mT
-        A, v = white[:-1], white[-1]
+        return self._transform(white[:-1], white[-1])
+
+    def _transform(self, A: Tensor, v: Tensor) -> Tensor:
+        """The mixing (..., N, N) for whitened anomalies (..., N, m) and innovations (..., m)."""
+        count = A.shape[-2]
+        n = count - 1
         values, vectors = torch.linalg.eigh(A @ A.mT)
         values = values.clamp_min(0.0)
-        w = vectors @ ((vectors.mT @ (A @ v)) / (n + values))
-        T = vectors @ ((n / (n + values)).sqrt()[:, None] * vectors.mT)
-        return T + w[None, :] - torch.eye(count, dtype=Z.dtype)
+        w = (vectors.mT @ (A @ v[..., None]))[..., 0] / (n + values)
+        w = (vectors @ w[..., None])[..., 0]
+        T = vectors @ ((n / (n + values)).sqrt()[..., None] * vectors.mT)
+        return T + w[..., None, :] - torch.eye(count, dtype=A.dtype)
+
+    def local(self, Z: Tensor, y: Tensor, colour: Tensor, generator: Generator) -> Change:
+        assert self.localisation is not None
+        taper, size = self.localisation.to(Z), colour.diagonal()
+        if bool((colour - torch.diag(size)).abs().max() > 1e-12 * size.abs().max()):
+            raise ValueError("localisation of the ETKF needs noise that is independent from number to number.")
+        A, v = (Z - Z.mean(0)) / size, (y - Z.mean(0)) / size
+        kinds, which = torch.unique(taper, dim=0, return_inverse=True)  # channels of a place share a transform
+        W = torch.cat([self._transform(t[:, None].sqrt() * A, t.sqrt() * v) for t in kinds.split(64)])
+
+        def change(x: Tensor) -> Tensor:
+            _check(taper, x, Z)
+            out, centred = torch.empty_like(x), x - x.mean(0)
+            for first in range(0, x.shape[1], 256):
+                part = slice(first, first + 256)
+                out[:, part] = x[:, part] + torch.einsum("dij,jd->id", W[which[part]], centred[:, part])
+            return out
+
+        return change
+
+
+def _check(taper: Tensor, x: Tensor, Z: Tensor) -> None:
+    if tuple(taper.shape) != (x.shape[1], Z.shape[1]):
+        raise ValueError(f"localisation must be ({x.shape[1]}, {Z.shape[1]}), got {tuple(taper.shape)}.")

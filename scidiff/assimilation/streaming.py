@@ -76,10 +76,10 @@ class StreamingAssimilation:
             )
         if self.overlap > self.block:
             raise ValueError(f"overlap {self.overlap} reaches beyond the block before ({self.block} states).")
-        if self.block + self.overlap < 2 * self.prior.k + 1:
+        if self.block + self.overlap < self.prior.size:
             raise ValueError(
                 f"block + overlap = {self.block + self.overlap} states, fewer than the window's "
-                f"2k + 1 = {2 * self.prior.k + 1}; take longer blocks."
+                f"{self.prior.size}; take longer blocks."
             )
         if not self.prior.affine:
             raise ValueError("the tie between blocks is Gaussian in physical units: the prior's decode must be affine.")
@@ -89,9 +89,9 @@ class StreamingAssimilation:
 
         A last block too short for a window begins earlier and is tied to more states.
         """
-        size, found = 2 * self.prior.k + 1, []
+        size, found = self.prior.size, []
         if length < size:
-            raise InputError(f"the record has {length} states, fewer than the window's 2k + 1 = {size}.")
+            raise InputError(f"the record has {length} states, fewer than the window's {size}.")
         for first in range(0, length, self.block):
             last = min(first + self.block, length)
             end = min(last + self.lookahead, length)
@@ -198,6 +198,7 @@ class StreamingAssimilation:
             "seed": root,
             **{name: getattr(self, name) for name in ("block", "overlap", "lookahead", "tie")},
             "k": self.prior.k,
+            **({"stride": self.prior.stride} if self.prior.stride > 1 else {}),
             "sampler": repr(self.sampler),
             "prior": fingerprint(self.prior.window),
             "observations": digest(observations.y),
@@ -225,7 +226,7 @@ class StreamingAssimilation:
         note.unlink(missing_ok=True)
         shape = (self.prior.channels, *self.prior.grid)
         with torch.no_grad():
-            size = 2 * self.prior.k + 1
+            size = self.prior.size
             one = self.prior.of_length(size).decode(torch.zeros(1, shape[0], size, *shape[1:], dtype=dtype))
         shape = (one.shape[1], *one.shape[3:])
         group = zarr.open_group(path / "trajectory.zarr", mode="w")

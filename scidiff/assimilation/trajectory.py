@@ -6,11 +6,15 @@ its neighbours, so it is taken from the window of 2k + 1 states around it:
 .. math:: D_i(u, \sigma) = E[u_i | u_\sigma] \approx E[u_i | u_{\sigma, i-k}, \dots, u_{\sigma, i+k}],
 
 and the first and last k states from the first and the last window. Every window has the same law, which is what the
-window prior knows. States are (C, L, \*grid).
+window prior knows. States are (C, L, \*grid). Longer windows, of 2k + s states, answer for the s states in their
+middle, which still have at least k states on either side: with the same k at an s-th of the windows.
 
 **Error.** The noised chain is no Markov chain, so the window misses what states beyond it say. For a chain whose
 correlations fall like :math:`\rho^{|j|}` this falls at least as fast, like :math:`\rho^k` for large noise and faster
-for small noise, where neighbours tell all; for :math:`2k + 1 \ge L` nothing is missing. The composed Jacobian is not
+for small noise, where neighbours tell all; for :math:`2k + s \ge L` nothing is missing. In a chain whose transitions
+have noise of standard deviation q, a state noised by :math:`\sigma` is told by about :math:`\sigma / q` neighbours on
+either side. Shorter windows leave tensions between neighbouring windows at that level, which smaller levels relax
+slowly: hence Langevin corrections, or wide windows. The composed Jacobian is not
 quite symmetric; methods that solve with it take GMRES (the default of `MMPS`). And where guidance uses it, an
 observation moves states at most k away at one noise level: farther ones follow over several levels.
 
@@ -30,6 +34,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scidiff.nn.window_net import layout
 from scidiff.protocols import Prior
 
 __all__ = ["TrajectoryPrior"]
@@ -39,13 +44,14 @@ class TrajectoryPrior:
     r"""The prior of trajectories of ``length`` states that a prior of windows implies.
 
     Arguments:
-        window: Prior of windows of 2k + 1 states, ``u`` of shape (C, 2k + 1, \*grid). Its ``decode`` must treat every
+        window: Prior of windows of 2k + s states, ``u`` of shape (C, 2k + s, \*grid). Its ``decode`` must treat every
             state alike.
         k: Half width, at least 1 (0 for states that are independent).
-        length: Number L of states, at least 2k + 1.
+        length: Number L of states, at least 2k + s.
         grid: Grid of one state; needed when the window prior takes any size and states are fields.
         channels: Channels of ``u``, if the window prior does not say.
         chunk: Windows in the network at once; by default as many as hold four million numbers.
+        stride: States s that a window answers for.
 
     Raises:
         ValueError: the window prior has windows of another length, or the record is shorter than the window.
@@ -59,17 +65,20 @@ class TrajectoryPrior:
         grid: tuple[int, ...] = (),
         channels: int | None = None,
         chunk: int | None = None,
+        stride: int = 1,
     ) -> None:
-        self.window, self.k, self.length = window, int(k), int(length)
-        size = 2 * self.k + 1
-        if k < 0:
-            raise ValueError(f"k must not be negative, got {k}.")
+        self.window, self.k, self.length, self.stride = window, int(k), int(length), int(stride)
+        if k < 0 or stride < 1:
+            raise ValueError(f"k must not be negative and stride at least 1, got {k} and {stride}.")
+        size = self.size = 2 * self.k + self.stride
+        """States of a window, 2k + s."""
+        named = "2k + 1" if stride == 1 else f"2k + stride (stride = {stride})"
         if window.shape is not None:
             if len(window.shape) < 2 or window.shape[1] != size:
                 found = window.shape[1] if len(window.shape) > 1 else "none"
                 raise ValueError(
                     f"the window prior has windows of {found} states (shape {tuple(window.shape)}), but k = {k} needs "
-                    f"2k + 1 = {size}; states are (channels, time, *grid)."
+                    f"{named} = {size}; states are (channels, time, *grid)."
                 )
             own, grid = window.shape[0], tuple(window.shape[2:])
         else:
@@ -77,7 +86,7 @@ class TrajectoryPrior:
             if own is None:
                 raise ValueError("the window prior does not say its channels; give channels=...")
         if self.length < size:
-            raise ValueError(f"the record has {length} states, fewer than the window's 2k + 1 = {size}.")
+            raise ValueError(f"the record has {length} states, fewer than the window's {named} = {size}.")
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk must be at least 1, got {chunk}.")
         self.channels, self.grid, self.affine = int(own), tuple(int(n) for n in grid), window.affine
@@ -85,11 +94,12 @@ class TrajectoryPrior:
         self.card: dict[str, Any] = getattr(window, "card", {})
 
     def __repr__(self) -> str:
-        return f"TrajectoryPrior({self.window!r}, k={self.k}, length={self.length})"
+        wide = f", stride={self.stride}" if self.stride > 1 else ""
+        return f"TrajectoryPrior({self.window!r}, k={self.k}, length={self.length}{wide})"
 
     def of_length(self, length: int) -> TrajectoryPrior:
         """The same law for trajectories of another length."""
-        return TrajectoryPrior(self.window, self.k, length, self.grid, self.channels, self.chunk)
+        return TrajectoryPrior(self.window, self.k, length, self.grid, self.channels, self.chunk, self.stride)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -98,35 +108,31 @@ class TrajectoryPrior:
 
     def denoise(self, u: Tensor, sigma: Tensor) -> Tensor:
         r"""The composed denoiser; ``u`` (B, C, L, \*grid), ``sigma`` () or (B,)."""
-        k, count = self.k, self.length - 2 * self.k
         sigma = torch.as_tensor(sigma, dtype=u.dtype, device=u.device)
-        each = max(1, self.chunk // len(u))
+        starts, windows, places = layout(self.length, self.size, self.k)
+        count, each = len(starts), max(1, self.chunk // len(u))
         recompute = each < count and torch.is_grad_enabled() and u.requires_grad
         parts: list[Tensor] = []
         for first in range(0, count, each):
             last = min(first + each, count)
-            piece = u[:, :, first : last + 2 * k]
-            ends = (first == 0, last == count)
+            begin, end = starts[first], starts[last - 1] + self.size
+            here = (windows >= first) & (windows < last)
+            at = (torch.tensor(starts[first:last]) - begin, windows[here] - first, places[here])
             if recompute:
-                part = _Recomputed.apply(piece, lambda u, ends=ends: self._piece(u, sigma, ends))
+                part = _Recomputed.apply(u[:, :, begin:end], lambda u, at=at: self._piece(u, sigma, *at))
             else:
-                part = self._piece(piece, sigma, ends)
+                part = self._piece(u[:, :, begin:end], sigma, *at)
             parts.append(part)  # type: ignore[arg-type]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
-    def _piece(self, u: Tensor, sigma: Tensor, ends: tuple[bool, bool]) -> Tensor:
-        """Centres of all windows of a piece (B, C, n + 2k, ...), and the outer states at the ends of the record."""
-        k, size = self.k, 2 * self.k + 1
-        windows = u.unfold(2, size, 1).movedim(-1, 3).movedim(2, 1)  # (B, n, C, 2k + 1, *grid)
-        count = windows.shape[1]
-        level = sigma if sigma.ndim == 0 else sigma.repeat_interleave(count)
-        D = self.window.denoise(windows.flatten(0, 1), level).unflatten(0, windows.shape[:2])
-        found = D[:, :, :, k].movedim(1, 2)
-        if ends[0] and k:
-            found = torch.cat([D[:, 0, :, :k], found], 2)
-        if ends[1] and k:
-            found = torch.cat([found, D[:, -1, :, k + 1 :]], 2)
-        return found
+    def _piece(self, u: Tensor, sigma: Tensor, starts: Tensor, windows: Tensor, places: Tensor) -> Tensor:
+        """The states (B, C, len(places), ...) that windows beginning at ``starts`` answer for."""
+        index = starts[:, None] + torch.arange(self.size)
+        parts = u.index_select(2, index.flatten().to(u.device)).unflatten(2, tuple(index.shape)).movedim(2, 1)
+        level = sigma if sigma.ndim == 0 else sigma.repeat_interleave(len(starts))
+        D = self.window.denoise(parts.flatten(0, 1), level).unflatten(0, parts.shape[:2])
+        D = D.movedim(1, 2).flatten(2, 3)  # (B, C, windows * size, *grid)
+        return D.index_select(2, (windows * self.size + places).to(u.device))
 
     def decode(self, u: Tensor) -> Tensor:
         r"""The field in physical units, state by state: (B, C, L, \*grid) -> the same with the field's channels."""
@@ -140,7 +146,7 @@ class TrajectoryPrior:
         """Windows side by side; the last one reaches back over the one before."""
         if self.window.shape is None:
             return function(x)
-        size, length = 2 * self.k + 1, x.shape[2]
+        size, length = self.size, x.shape[2]
         full = length // size
         front = x[:, :, : full * size].unflatten(2, (full, size)).movedim(2, 1)
         done = function(front.flatten(0, 1)).unflatten(0, (len(x), full)).movedim(1, 2).flatten(2, 3)

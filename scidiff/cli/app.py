@@ -38,6 +38,10 @@ COMMANDS: dict[str, Entry] = {
     "reconstruct": Entry(
         "scidiff.cli.reconstruct:reconstruct", "Draw an ensemble of fields from a measurement in a file."
     ),
+    "forecast": Entry(
+        "scidiff.cli.forecast:forecast", "Draw an ensemble of futures of the states in a file; writes Zarr."
+    ),
+    "verify": Entry("scidiff.cli.verify:verify", "Score a forecast against what happened; a table with intervals."),
     "check": Entry(
         "scidiff.cli.check:check", "Validate a measurement and its forward model before sampling; estimate the cost."
     ),
@@ -48,8 +52,12 @@ COMMANDS: dict[str, Entry] = {
                 "scidiff.cli.train_autoencoder:train_autoencoder", "Train an autoencoder of fields, for latent priors."
             ),
             "latent": Entry("scidiff.cli.train_latent:train_latent", "Train a prior on the codes of an autoencoder."),
+            "forecaster": Entry(
+                "scidiff.cli.train_forecaster:train_forecaster",
+                "Train a forecaster on states in time; writes weights and a card.",
+            ),
         },
-        "Train a prior, an autoencoder, or a prior of its codes.",
+        "Train a prior, an autoencoder, a prior of its codes, or a forecaster.",
     ),
     "assess": Entry("scidiff.cli.assess:assess", "Compare draws of a learned prior with fields it has never seen."),
     "benchmark": Entry(
@@ -60,7 +68,9 @@ COMMANDS: dict[str, Entry] = {
     ),
     "certify": Entry("scidiff.cli.certify:certify", "Measure samplers against posteriors known exactly."),
     "inspect": Entry("scidiff.cli.inspect:inspect", "Show what a result, weights, a card or a k-space file holds."),
-    "list": Entry("scidiff.cli.list:show", "List samplers, problems, priors, autoencoders, operators and readers."),
+    "list": Entry(
+        "scidiff.cli.list:show", "List samplers, problems, priors, autoencoders, forecasters, operators and readers."
+    ),
     "doctor": Entry(
         "scidiff.cli.doctor:doctor", "Show versions, devices and what is missing, with the pip line for it."
     ),

@@ -233,10 +233,15 @@ def _reader(path: Path) -> Callable[[Path], dict[str, Any]]:
 
 def _bundled(path: Path) -> Path:
     folder = Path(__file__).parent.parent / "pretrained"
-    names = [p.stem for p in sorted(folder.glob("*.safetensors"))]
-    if str(path) not in names:
-        raise InputError(f"{path}: no such file, nor a bundled prior or autoencoder ({', '.join(names)}).")
-    return folder / f"{path}.safetensors"
+    priors, forecasters = (
+        {p.stem: p for p in sorted(place.glob("*.safetensors"))} for place in (folder, folder / "forecasters")
+    )
+    if str(path) not in priors | forecasters:
+        raise InputError(
+            f"{path}: no such file, nor a bundled prior or autoencoder ({', '.join(priors)}) "
+            f"or forecaster ({', '.join(forecasters)})."
+        )
+    return (priors | forecasters)[str(path)]
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -259,7 +264,8 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def inspect(
     file: Annotated[
-        Path, typer.Argument(help="A result, weights (or the name of bundled ones), a card, or a measurement.")
+        Path,
+        typer.Argument(help="A result, weights (or the name of bundled ones), a card, or a measurement."),
     ],
     json: Json = False,
 ) -> None:

@@ -28,6 +28,7 @@ class Kind(StrEnum):
     problems = "problems"
     priors = "priors"
     autoencoders = "autoencoders"
+    forecasters = "forecasters"
     operators = "operators"
     datasets = "datasets"
 
@@ -110,6 +111,22 @@ def _autoencoders() -> list[dict[str, Any]]:
     return rows + [{"name": n, "kind": "class", "size": "", "licence": "", "summary": _summary(c)} for n, c in exact]
 
 
+def _forecasters() -> list[dict[str, Any]]:
+    from scidiff.forecast.base import Forecaster
+    from scidiff.forecast.files import bundled_forecasters, read_forecaster_card
+
+    rows = []
+    for name, path in bundled_forecasters().items():
+        card, size = read_forecaster_card(path), f"{path.stat().st_size / 2**20:.1f} MB"
+        rows.append({"name": name, "kind": "weights", "size": size, "summary": card.get("title", "")})
+    classes = [
+        (n, c)
+        for n, c in _public("scidiff.forecast")
+        if inspect.isclass(c) and issubclass(c, Forecaster) and not inspect.isabstract(c)
+    ]
+    return rows + [{"name": n, "kind": "class", "size": "", "summary": _summary(c)} for n, c in classes]
+
+
 def _operators() -> list[dict[str, Any]]:
     found = [(name, thing) for name, thing in _public("scidiff.operators") if inspect.isclass(thing)]
     return [{"name": n, "linear": "yes" if hasattr(c, "adjoint") else "no", "summary": _summary(c)} for n, c in found]
@@ -124,6 +141,7 @@ CATALOGUES: dict[Kind, Callable[[], list[dict[str, Any]]]] = {
     Kind.problems: _problems,
     Kind.priors: _priors,
     Kind.autoencoders: _autoencoders,
+    Kind.forecasters: _forecasters,
     Kind.operators: _operators,
     Kind.datasets: _datasets,
 }
@@ -138,7 +156,7 @@ def show(
     kind: Annotated[Kind | None, typer.Argument(help="What to list; everything when left out.")] = None,
     json: Json = False,
 ) -> None:
-    """Lists samplers with what they require, problems, priors and autoencoders with their size and licence, operators,
+    """Lists samplers with what they require, problems, priors, autoencoders and forecasters with their size, operators,
     readers.
 
     A sampler requires of the measurement: `linear` (linear operator, affine prior), `gradient` (differentiable

@@ -58,6 +58,8 @@ def train_prior(
         shapes = {"inputs": source.channels + len(condition["loc"]) + 1, "outputs": source.channels}
     options = {**shapes, **tables["network"]}
     network = network_of(options, training)
+    if hasattr(network, "calibrate"):
+        _calibrate(network, source.source, training)
     unknown_keys(tables["samples"], ["members", "shape", "steps"], "samples")
     loss = make_loss_of(tables["loss"])
     network, device = placed(network, device)
@@ -67,7 +69,8 @@ def train_prior(
         card = card_of(tables, source, training, step, folder / "log.jsonl", f"scidiff train prior {config.name}")
         card["affine"] = not any(source.extra.get("transforms") or [])
         card["validation_by_level"] = last_of(folder / "log.jsonl", "by_level")
-        save_pretrained(averaged, folder / "prior.safetensors", card, dtype=torch.float16, modes=source.modes)
+        dtype = getattr(network, "storage", torch.float16)
+        save_pretrained(averaged, folder / "prior.safetensors", card, dtype=dtype, modes=source.modes)
         if tables["samples"]:
             picture(folder, step, tables["samples"], training)
 
@@ -94,16 +97,28 @@ def train_prior(
 
 def network_of(options: dict[str, Any], training: Any):  # noqa: ANN201 - the network
     """The denoising network of the table ``[network]``, freshly initialised."""
-    from scidiff.nn import MPUNet, UNet
+    from scidiff.priors.pretrained import NETWORKS
 
-    kinds = {"UNet": UNet, "MPUNet": MPUNet}
     kind = options.get("kind", "UNet")
-    if kind not in kinds:
-        raise ConfigError(f"network.kind is '{kind}'; expected one of {', '.join(kinds)}.")
-    network = initialised(kinds[kind], {k: v for k, v in options.items() if k != "kind"}, training.seed)
+    if kind not in NETWORKS:
+        raise ConfigError(f"network.kind is '{kind}'; expected one of {', '.join(NETWORKS)}.")
+    network = initialised(NETWORKS[kind], {k: v for k, v in options.items() if k != "kind"}, training.seed)
     if any(len(crop) != network.dims for crop in training.crops):
         raise ConfigError(f"training.crops {training.crops} do not fit network.dims = {network.dims}.")
     return network
+
+
+def _calibrate(network: Any, source: Any, training: Any) -> None:
+    """Gives the network windows to take its coordinates from, some 40 million numbers at most."""
+    import math
+
+    import torch
+
+    from scidiff.training.batches import stream
+
+    generator, crop = stream(training.seed, -3, 0), (network.window, *training.crop(0)[1:])
+    rows = max(64, min(8192, 40_000_000 // math.prod(crop)))
+    network.calibrate(torch.stack([source(generator, crop) for _ in range(rows)]))
 
 
 def make_loss_of(table: dict[str, Any]):  # noqa: ANN201 - a loss, or None

@@ -64,8 +64,12 @@ class LinearInverseModel(Forecaster):
         weight = torch.ones(states.shape[3:]) if weight is None else weight
         root = (weight.double() / weight.double().mean()).sqrt().expand(states.shape[2:]).flatten()
         a = ((states.double() - mean).flatten(2) * root).flatten(0, 1)
-        values, vectors = torch.linalg.eigh(a.T @ a / len(a))
-        values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
+        if len(a) < a.shape[1]:  # fewer states than points: only they can be patterns
+            _, values, vectors = torch.linalg.svd(a, full_matrices=False)
+            values, vectors = values.square() / len(a), vectors.T
+        else:
+            values, vectors = torch.linalg.eigh(a.T @ a / len(a))
+            values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
         positive = int((values > 1e-12 * values[0]).sum())
         k = components
         if isinstance(components, float):

@@ -107,8 +107,12 @@ class Grid:
             area = area[..., None] * cell_widths(dim, values, attrs)
         return area / area.mean()
 
-    def align(self, array: xr.DataArray) -> xr.DataArray:
+    def align(self, array: xr.DataArray, here: str = "the model was trained on") -> xr.DataArray:
         """The array on this grid, its rows in this order; a grid that runs the other way is turned round.
+
+        Arguments:
+            array: Has the dimensions of this grid, in any order.
+            here: How an error introduces this grid.
 
         Raises:
             InputError: another grid.
@@ -116,8 +120,8 @@ class Grid:
         for dim, values in zip(self.dims, self.values, strict=True):
             if dim not in array.dims:
                 raise InputError(
-                    f"{array.name} has dimensions {array.dims}; the model was trained on a grid with {self.dims}. "
-                    f"Rename the dimensions with rename."
+                    f"{array.name} has dimensions {array.dims}; {here} a grid with {self.dims}. "
+                    "Rename the dimensions with rename."
                 )
             given = array.coords.get(dim)
             found = np.arange(array.sizes[dim]) if given is None else np.asarray(given.values)
@@ -127,7 +131,7 @@ class Grid:
                 array = array.isel({dim: slice(None, None, -1)})
                 continue
             raise InputError(
-                f"{array.name} lies on {_words(dim, found)}; the model was trained on {_words(dim, values)}. "
+                f"{array.name} lies on {_words(dim, found)}; {here} {_words(dim, values)}. "
                 "Interpolate or cut the data to that grid first; nothing is interpolated silently."
             )
         return array

@@ -18,7 +18,7 @@ from scidiff.forecast.stacking import times_of
 from scidiff.forecast.state import StateSpec
 from scidiff.forecast.times import advance, same_time, step_of
 
-__all__ = ["Forcing", "Initial", "open_dataset"]
+__all__ = ["Forcing", "Initial", "open_dataset", "time_of_year"]
 
 
 def open_dataset(source: Any, what: str = "the data") -> xr.Dataset:
@@ -142,6 +142,17 @@ class Initial:
         for index in range(len(self.times)):
             total.update(self.read(index, dtype).numpy().tobytes())
         return total.hexdigest()
+
+
+def time_of_year(spec: StateSpec, times: np.ndarray) -> xr.Dataset | None:
+    """The forcing of a model whose only forcing is the time of year; None for any other."""
+    if not spec.forcing or not set(spec.forcing) <= {"annual_cos", "annual_sin"}:
+        return None
+    from scidiff.datasets.seasons import with_season
+
+    empty = np.zeros((len(times), *spec.grid.shape), np.float32)
+    like = xr.Dataset({"like": (("time", *spec.grid.dims), empty)}, {**spec.grid.coords(), "time": times})
+    return with_season(like).drop_vars("like")
 
 
 class Forcing:

@@ -150,11 +150,13 @@ class OpticalFlow(Forecaster):
         generator: Generator | Streams | None = None,
         correct: Correct | None = None,
     ) -> Tensor:
-        pairs, found, last = state[:, -2:], [], None
-        for pair in pairs:  # members of one case share the motion
-            if last is None or not torch.equal(pair, last[0]):
-                last = pair, self._extrapolate(pair)
-            found.append(last[1])
+        known: dict[bytes, Tensor] = {}  # members of one case share the motion
+        found = []
+        for pair in state[:, -2:]:
+            key = pair.detach().cpu().contiguous().numpy().tobytes()
+            if key not in known:
+                known[key] = self._extrapolate(pair)
+            found.append(known[key])
         ahead = torch.stack(found)
         if self.errors is not None:
             streams = streams_of(generator, len(state))

@@ -12,7 +12,6 @@ members, initial times or batches are computed with it, and whether or not the r
 from __future__ import annotations
 
 import contextlib
-import copy
 import hashlib
 import json
 import os
@@ -28,11 +27,12 @@ from torch import Tensor
 from scidiff.errors import InputError, Interrupted, NumericalError
 from scidiff.forecast.base import Forecaster
 from scidiff.forecast.corrections import Correction, make_correct
-from scidiff.forecast.inputs import Forcing, Initial, open_dataset
+from scidiff.forecast.inputs import Forcing, Initial, open_dataset, time_of_year
+from scidiff.forecast.loading import card_of, fingerprint, place
 from scidiff.forecast.state import StateSpec
 from scidiff.forecast.store import MemoryStore, ZarrStore
 from scidiff.forecast.times import advance, lead_count, lead_values, step_text
-from scidiff.placement import NUMBERS_PER_BATCH, resolve_device
+from scidiff.placement import NUMBERS_PER_BATCH
 from scidiff.progress import Progress
 from scidiff.record import references, source, versions
 from scidiff.rng import Streams
@@ -75,7 +75,8 @@ def forecast(
             states.
         lead_times: A number of steps, or a sequence of numbers of steps or timedeltas: the leads that are kept.
         members: Number of draws M; a deterministic model needs one.
-        forcing: Prescribed variables by valid time, for models that were trained with them.
+        forcing: Prescribed variables by valid time, for models that were trained with them. The time of year, where it
+            is the only forcing, is made here.
         observations: For forecasters that assimilate (they have a method ``observe``).
         seed: Non-negative integer; the same seed gives the same forecast.
         output: Zarr store to write; None keeps the forecast in memory.
@@ -113,13 +114,13 @@ def forecast(
     store = ZarrStore(Path(output)) if output is not None else None
     if store is not None:
         store.claim(resume, overwrite)
-    forecaster, spec, where = _model(model, spec, device)
+    forecaster, spec, where = place(model, spec, device)
     steps = lead_count(lead_times, spec.step)
     start = Initial(open_dataset(initial, "the initial state"), spec, forecaster.window, members, init_times)
     windows = -(-int(steps[-1]) // forecaster.horizon)
     span = np.arange(1 - forecaster.window, windows * forecaster.horizon + 1)
     valid = np.unique(advance(start.times[:, None], span, spec.step))
-    given = None if forcing is None else open_dataset(forcing, "the forcing")
+    given = time_of_year(spec, valid) if forcing is None else open_dataset(forcing, "the forcing")
     prescribed = Forcing(given, spec, valid)
     for correction in corrections:
         check = getattr(correction, "check", None)
@@ -127,7 +128,7 @@ def forecast(
             check(spec, valid[valid >= start.times.min()])
         elif (name := getattr(correction, "variable", None)) is not None and name not in spec.prognostic:
             raise InputError(f"{correction!r}: the model predicts {', '.join(spec.prognostic)}.")
-    fingerprint = _fingerprint(forecaster)
+    known = fingerprint(forecaster)
     if observations is not None:
         observe: Any = getattr(forecaster, "observe", None)
         if observe is None:
@@ -136,39 +137,12 @@ def forecast(
     numbers = int(np.prod(spec.shape))
     batch = batch_size or max(1, NUMBERS_PER_BATCH[where.type if where.type == "cuda" else "cpu"] // numbers)
     run = _Run(forecaster, spec, start, prescribed, tuple(corrections), steps, windows, members, seed, batch, where)
-    identity = run.identity(fingerprint)
+    identity = run.identity(known)
     coords, variables = run.template(identity)
     watch = Progress(progress, len(start.times) * members * windows, unit="windows of members")
     if store is None:
         return run.fill(MemoryStore(coords, variables), watch)
     return _on_disk(run, store, identity, coords, variables, watch, resume, batch_size)
-
-
-def _model(model: Any, spec: StateSpec | None, device: str | None) -> tuple[Forecaster, StateSpec, torch.device]:
-    """Forecaster, specification and device; a model that must move is copied."""
-    if isinstance(model, (str, os.PathLike)):
-        from importlib import import_module
-
-        model, device = import_module("scidiff.forecast.files").load_forecaster(model), device or "auto"
-    spec = spec if spec is not None else getattr(model, "spec", None)
-    if not callable(getattr(model, "sample", None)):
-        raise TypeError(f"model must be a Forecaster or the name of one, got {type(model).__name__}.")
-    if spec is None:
-        raise TypeError(f"{type(model).__name__} has no spec; give spec=StateSpec.fit(training_data, variables).")
-    found = next((p.device for p in model.parameters()), torch.device("cpu"))
-    wanted = found if device is None else resolve_device(device)
-    if wanted != found and not (wanted.type == found.type and wanted.index is None):
-        model = copy.deepcopy(model).to(wanted)
-    return model, spec, wanted
-
-
-def _fingerprint(model: Forecaster) -> str:
-    """The sha256 of kind, weights and buffers."""
-    total = hashlib.sha256(f"{type(model).__qualname__} {model.horizon} {model.window} {model.network_calls}".encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        total.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
 
 
 def _on_disk(
@@ -275,13 +249,12 @@ class _Run:
             "lead_time": ("lead_time", leads, attrs),
             "valid_time": (("init_time", "lead_time"), valid, {"standard_name": "time", "long_name": "valid time"}),
         }
-        card = {"class": type(self.model).__name__, "horizon": self.model.horizon, "window": self.model.window}
         about = {
             "Conventions": "CF-1.11",
             "title": f"ensemble forecast of {', '.join(spec.prognostic)}",
             "source": source(),
             "references": references(self.model),
-            "model": json.dumps({**card, **(getattr(self.model, "card", None) or {})}, default=str)[:4096],
+            "model": card_of(self.model),
             "step": step_text(spec.step),
             "network_calls_per_window": int(self.model.network_calls),
             "seed": self.seed,

@@ -19,10 +19,10 @@ from scidiff.forecast.times import Step, step_of
 __all__ = ["fit", "leading", "read", "take", "times_of"]
 
 
-def take(ds: xr.Dataset, variable: Variable, grid: Grid) -> xr.DataArray:
+def take(ds: xr.Dataset, variable: Variable, grid: Grid, here: str = "the model was trained on") -> xr.DataArray:
     r"""One variable on the grid, in the units of the specification, its dimensions in the order of channels.
 
-    The answer has dimensions (others, [time], [level], \*grid).
+    The answer has dimensions (others, [time], [level], \*grid); ``here`` as in `Grid.align`.
     """
     if variable.name not in ds:
         raise InputError(f"variable {variable.name!r} is missing; the data hold {', '.join(map(str, ds.data_vars))}.")
@@ -30,7 +30,7 @@ def take(ds: xr.Dataset, variable: Variable, grid: Grid) -> xr.DataArray:
     units = variable.attrs.get("units")
     if units is not None and str(array.attrs.get("units")) != units:
         array = convert_units(array, units)
-    array = grid.align(array)
+    array = grid.align(array, here)
     inner = grid.dims
     if variable.level:
         array, inner = _levels(array, variable), (variable.level, *grid.dims)

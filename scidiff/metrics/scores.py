@@ -3,17 +3,21 @@ r"""Scores of an estimate (rmse, psnr, ssim) and proper scores of an ensemble (c
 References:
     Strictly Proper Scoring Rules, Prediction, and Estimation (Gneiting and Raftery, 2007).
     Fair scores for ensemble forecasts (Ferro, 2014), for the factor :math:`M (M - 1)` in place of :math:`M^2`.
+    AIFS-CRPS: ensemble forecasting using a model trained with a loss function based on the continuous ranked
+    probability score (Lang et al., 2024; arXiv 2412.15832), for the almost fair mixture.
     Image quality assessment: from error visibility to structural similarity (Wang et al., 2004).
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
 from scidiff.metrics._shared import check_ensemble, check_pair, mean_over_field, real_view
 
-__all__ = ["crps", "energy_score", "nrmse", "psnr", "rmse", "ssim"]
+__all__ = ["brier_score", "crps", "energy_score", "gaussian_crps", "nrmse", "psnr", "rmse", "ssim"]
 
 
 def rmse(estimate: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
@@ -77,27 +81,68 @@ def ssim(estimate: Tensor, truth: Tensor, data_range: float | Tensor | None = No
     return index.reshape(shape[0], -1).mean(1)
 
 
-def crps(samples: Tensor, truth: Tensor, fair: bool = True) -> Tensor:
-    r"""Continuous ranked probability score at every point: (\*truth.shape), real.
+def crps(samples: Tensor, truth: Tensor, fair: float = True) -> Tensor:
+    r"""Continuous ranked probability score at every point: (\*truth.shape), real, in :math:`O(M \log M)` by sorting.
 
     .. math:: \frac1M \sum_m |x_m - x^*| - \frac{1}{2 M (M - 1)} \sum_{m, n} |x_m - x_n|
 
     Arguments:
         samples: (M, B, \*X), members first.
         truth: (B, \*X).
-        fair: Divides the second sum by :math:`M (M - 1)`, so that the expected score does not depend on the number of
-            members; otherwise by :math:`M^2`, the score of the ensemble taken as a discrete law (biased).
+        fair: True or 1 divides the second sum by :math:`2 M (M - 1)`, so that the expected score does not depend on the
+            number of members; False or 0 by :math:`2 M^2`, the score of the ensemble taken as a discrete law (biased,
+            called "ecdf" elsewhere). A number :math:`\alpha` between is the mixture :math:`\alpha\,\text{fair} +
+            (1 - \alpha)\,\text{biased}`, the almost fair score, used as a loss with 0.95.
 
     Complex fields: the mean of the scores of the two components.
     """
+    if not 0 <= fair <= 1:
+        raise ValueError(f"fair must be a bool or a share between 0 and 1, got {fair}.")
     check_ensemble(samples, truth, 2 if fair else 1)
     x, y = real_view(samples), real_view(truth)
     members = len(x)
     error = (x - y).abs().mean(0)
     order = 2 * torch.arange(members, dtype=x.dtype, device=x.device) - members + 1
     pairs = 2 * torch.tensordot(order, x.sort(0).values, dims=1)  # sum over m, n of |x_m - x_n|
-    score = error - pairs / (2 * members * (members - 1 if fair else members))
+    share = fair / (members - 1) if fair else 0.0
+    score = error - pairs / (2 * members) * (share + (1 - fair) / members)
     return score.mean(-1)
+
+
+def gaussian_crps(mean: Tensor, std: Tensor, truth: Tensor) -> Tensor:
+    r"""CRPS of a normal law at every point, in closed form, for exact predictive laws and Gaussian baselines.
+
+    .. math:: \sigma \left[ z (2 \Phi(z) - 1) + 2 \varphi(z) - \pi^{-1/2} \right], \qquad z = (x^* - \mu) / \sigma
+
+    Arguments:
+        mean: :math:`\mu`, broadcasts against the truth.
+        std: :math:`\sigma`, positive.
+        truth: Real.
+    """
+    z = (truth - mean) / std
+    density = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
+    return std * (z * torch.erf(z / math.sqrt(2)) + 2 * density - 1 / math.sqrt(math.pi))
+
+
+def brier_score(samples: Tensor, truth: Tensor, threshold: float, fair: bool = True) -> Tensor:
+    r"""Brier score of the event :math:`x \ge t` at every point: (\*truth.shape).
+
+    .. math:: (k / M - o)^2 - \frac{k (M - k)}{M^2 (M - 1)}
+
+    for k of M members in the event and o = 1 if it happened; the second term, left out if not ``fair``, removes what
+    the score of a small ensemble loses by chance.
+
+    Arguments:
+        samples: (M, B, \*X), members first, real.
+        truth: (B, \*X).
+        threshold: t, in the units of the field.
+        fair: See above.
+    """
+    check_ensemble(samples, truth, 2 if fair else 1)
+    members = len(samples)
+    share = (samples >= threshold).to(samples.dtype).mean(0)
+    score = (share - (truth >= threshold).to(samples.dtype)).square()
+    return score - share * (1 - share) / (members - 1) if fair else score
 
 
 def energy_score(samples: Tensor, truth: Tensor, fair: bool = True) -> Tensor:

@@ -19,7 +19,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -137,7 +137,7 @@ class UNet(nn.Module):
         def stage(level: int, first: int) -> nn.ModuleList:
             c = self.width[level]
             sides = [first] + [c] * (blocks - 1)
-            return nn.ModuleList(Block(dims, n, c, embedding, padding, level in self.attention) for n in sides)
+            return nn.ModuleList(self._block(n, c, level) for n in sides)
 
         # One more input channel of ones tells the network where the field ends and the padding begins.
         self.head = conv(dims, (inputs + 1) * patch**dims, width[0], padding=padding)
@@ -162,31 +162,45 @@ class UNet(nn.Module):
         names = ("inputs", "outputs", "width", "blocks", "dims", "patch", "embedding", "padding", "attention")
         return {name: getattr(self, name) for name in names}
 
+    def _block(self, inputs: int, outputs: int, level: int) -> Block:
+        return Block(self.dims, inputs, outputs, self.embedding, self.padding, level in self.attention)
+
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         r"""(B, inputs, \*grid), (B,) -> (B, outputs, \*grid)."""
+        self._check(x)
+        grid = x.shape[2:]
+        x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+        x = pad_to_multiple(x, self.multiple, self.padding)
+        e = self._embed(label, x.dtype)
+        h = self._trunk(to_patches(x, self.patch), lambda block, h, level: block(h, e))
+        h = from_patches(self.tail(F.silu(self.norm(h))), self.patch, self.dims)
+        return h[(..., *(slice(n) for n in grid))]
+
+    def _check(self, x: Tensor) -> None:
         if x.ndim != self.dims + 2 or x.shape[1] != self.inputs:
             raise ValueError(
                 f"expected (B, {self.inputs}, {', '.join('n' * self.dims)}), got {tuple(x.shape)}; "
                 f"the network takes {self.inputs} channels on a {self.dims}-D grid."
             )
-        grid = x.shape[2:]
-        x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
-        x = pad_to_multiple(x, self.multiple, self.padding)
-        phase = label.float()[:, None] * self.frequencies
-        e = self.embed(torch.cat([phase.cos(), phase.sin()], dim=1).to(x.dtype))
 
-        h = self.head(to_patches(x, self.patch))
+    def _embed(self, label: Tensor, dtype: torch.dtype) -> Tensor:
+        """(B,) -> (B, E)."""
+        phase = label.float()[:, None] * self.frequencies
+        return self.embed(torch.cat([phase.cos(), phase.sin()], dim=1).to(dtype))
+
+    def _trunk(self, x: Tensor, apply: Callable[[nn.Module, Tensor, int], Tensor]) -> Tensor:
+        """Features of the finest level; ``apply(block, h, level)`` runs one block."""
+        h = self.head(x)
         skips: list[Tensor] = []
         for level, stage in enumerate(self.down):
             for block in stage:  # type: ignore[union-attr]
-                h = block(h, e)
+                h = apply(block, h, level)
             if level + 1 < len(self.width):
                 skips.append(h)
                 h = self.halve[level](h)
-        for join, stage in zip(self.join, self.up, strict=True):
+        for level, join, stage in zip(reversed(range(len(self.up))), self.join, self.up, strict=True):
             h = F.interpolate(join(h), scale_factor=2, mode="nearest")
             h = torch.cat([h, skips.pop()], dim=1)
             for block in stage:  # type: ignore[union-attr]
-                h = block(h, e)
-        h = from_patches(self.tail(F.silu(self.norm(h))), self.patch, self.dims)
-        return h[(..., *(slice(n) for n in grid))]
+                h = apply(block, h, level)
+        return h

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from scidiff.errors import InputError
 from scidiff.nn.autoencoder import ConvAutoencoder
+from scidiff.nn.frames_unet import FramesUNet
 from scidiff.nn.mp_unet import MPUNet
 from scidiff.nn.unet import UNet
+from scidiff.nn.window_net import WindowNet
 from scidiff.priors.autoencoder import FieldAutoencoder
 from scidiff.priors.diffusion import DiffusionPrior
 from scidiff.transforms import make_transform
@@ -22,13 +24,22 @@ from scidiff.transforms import make_transform
 if TYPE_CHECKING:
     from scidiff.priors.latent import LatentPrior
 
-__all__ = ["bundled", "bundled_autoencoders", "load_autoencoder", "load_pretrained", "read_card", "save_pretrained"]
+__all__ = [
+    "NETWORKS",
+    "bundled",
+    "bundled_autoencoders",
+    "load_autoencoder",
+    "load_pretrained",
+    "read_card",
+    "save_pretrained",
+]
 
 _FOLDER = Path(__file__).parent.parent / "pretrained"
 _FORMER_NAMES = {"head-t1": "head-mri"}
 _MODES = "units.modes"
 """Name of the units of waves among the weights."""
-_NETWORKS = {"UNet": UNet, "MPUNet": MPUNet}
+NETWORKS = {"UNet": UNet, "MPUNet": MPUNet, "WindowNet": WindowNet, "FramesUNet": FramesUNet}
+"""Denoisers by the names that cards and configurations use."""
 _AUTOENCODERS = {"ConvAutoencoder": ConvAutoencoder}
 
 
@@ -100,7 +111,7 @@ def load_pretrained(
             card; an autoencoder, or an autoencoder other than the one the prior was trained behind.
     """
     path = _resolve(name_or_path)
-    network, card, modes = _read(path, _NETWORKS)
+    network, card, modes = _read(path, NETWORKS)
     prior = DiffusionPrior(
         network.to(device),
         channels=card["channels"],
@@ -151,7 +162,7 @@ def _behind(path: Path, card: dict[str, Any], device: torch.device | str) -> Fie
 
 
 def _read(path: Path, kinds: dict[str, Any]) -> tuple[Any, dict[str, Any], Tensor | None]:
-    """Network with its weights, card with the checksum of the weights, and the units of waves."""
+    """Network with its weights, card with the checksum of the weights, and units of waves if the prior has them."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -177,7 +188,7 @@ def _read(path: Path, kinds: dict[str, Any]) -> tuple[Any, dict[str, Any], Tenso
     if kind not in kinds:
         if kind in _AUTOENCODERS:
             raise InputError(f"{path}: this is an autoencoder, not a prior; read it with load_autoencoder.")
-        if kind in _NETWORKS:
+        if kind in NETWORKS:
             raise InputError(f"{path}: this is a prior, not an autoencoder; read it with load_pretrained.")
         raise InputError(f"{path}: the card names the network '{kind}'; this version knows {', '.join(kinds)}.")
     try:

@@ -10,6 +10,7 @@ from scidiff.lazy import lazy_exports
 _EXPORTS: dict[str, str] = {
     "BoxLaplacian": "scidiff.solvers.laplace",
     "Burgers": "scidiff.solvers.burgers",
+    "Channel": "scidiff.solvers.channel",
     "KuramotoSivashinsky": "scidiff.solvers.kuramoto_sivashinsky",
     "NavierStokes": "scidiff.solvers.navier_stokes",
     "Periodic": "scidiff.solvers.periodic",

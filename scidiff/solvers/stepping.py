@@ -22,7 +22,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -43,23 +44,70 @@ class Semilinear(Protocol):
     """The diagonal :math:`L`, real or complex, broadcasting against the state."""
 
     def change(self, w: Tensor) -> Tensor:
-        """:math:`N(w)`."""
+        """:math:`N(w)`. An equation may add ``recorded(w)``: N(w) and the function that takes the gradient with respect
+        to it to the gradient with respect to w; then no graph is built.
+        """
         ...
+
+
+@dataclass(frozen=True)
+class _Integrating:
+    """A step of `ifrk4`."""
+
+    equation: Any
+    dt: float
+    half: Step
+    half_adjoint: Step
+
+    def __call__(self, w: Tensor) -> Tensor:
+        change, half, dt = self.equation.change, self.half, self.dt
+        k1 = change(w)
+        half_w = half(w)
+        k2 = change(half(w.add(k1, alpha=dt / 2)))
+        k3 = change(half_w.add(k2, alpha=dt / 2))
+        k4 = change(half(half_w.add(k3, alpha=dt)))
+        middle = half(w.add(k1, alpha=dt / 6)).add(k2 + k3, alpha=dt / 3)
+        return half(middle).add(k4, alpha=dt / 6)
+
+    def recorded(self, w: Tensor) -> tuple[Tensor, Step]:
+        """The same, and its gradient: from that with respect to the new state to that with respect to w."""
+        change, half, dt = self.equation.recorded, self.half, self.dt
+        k1, pull1 = change(w)
+        half_w = half(w)
+        k2, pull2 = change(half(w.add(k1, alpha=dt / 2)))
+        k3, pull3 = change(half_w.add(k2, alpha=dt / 2))
+        k4, pull4 = change(half(half_w.add(k3, alpha=dt)))
+        middle = half(w.add(k1, alpha=dt / 6)).add(k2 + k3, alpha=dt / 3)
+
+        def pull(g: Tensor) -> Tensor:
+            half = self.half_adjoint
+            to_middle = half(g)
+            to_w, to_k = half(to_middle), dt / 3 * to_middle
+            g4 = half(pull4(dt / 6 * g))  # what half_w + dt k3 receives, and so on
+            g3 = pull3(to_k.add(g4, alpha=dt))
+            g2 = half(pull2(to_k.add(g3, alpha=dt / 2)))
+            g1 = pull1((dt / 6 * to_w).add(g2, alpha=dt / 2))
+            return to_w + g2 + g1 + half(g3 + g4)
+
+        return half(middle).add(k4, alpha=dt / 6), pull
 
 
 def ifrk4(equation: Semilinear, dt: float) -> Step:
     """A step of ``dt`` with the integrating factor."""
-    half = torch.exp(equation.linear * (dt / 2))
-    full = half.square()
+    factor = torch.exp(equation.linear * (dt / 2))
+    return _Integrating(equation, dt, _diagonal(factor), _diagonal(factor.conj().resolve_conj()))
 
-    def step(w: Tensor) -> Tensor:
-        k1 = equation.change(w)
-        k2 = equation.change(half * (w + dt / 2 * k1))
-        k3 = equation.change(half * w + dt / 2 * k2)
-        k4 = equation.change(full * w + dt * half * k3)
-        return full * (w + dt / 6 * k1) + dt / 3 * half * (k2 + k3) + dt / 6 * k4
 
-    return step
+def _diagonal(factor: Tensor) -> Step:
+    """Multiplies states with a factor. Real times complex is done on pairs of reals, some times faster."""
+    if factor.is_complex():
+        return lambda w: factor * w
+    pairs = factor[..., None].expand(*factor.shape, 2).contiguous()
+
+    def multiply(w: Tensor) -> Tensor:
+        return torch.view_as_complex(torch.view_as_real(w) * pairs) if w.is_complex() else factor * w
+
+    return multiply
 
 
 def etdrk4(equation: Semilinear, dt: float) -> Step:
@@ -121,30 +169,67 @@ def advance(step: Step, w: Tensor, steps: int, segments: int | None = None) -> T
         raise ValueError(f"steps must not be negative, got {steps}.")
     if segments is None:
         segments = 1 if steps * w.numel() * w.element_size() * KEPT <= MEMORY else math.isqrt(steps)
-    if segments <= 1 or not (torch.is_grad_enabled() and w.requires_grad):
-        for _ in range(steps):
-            w = step(w)
+    if not (torch.is_grad_enabled() and w.requires_grad):
+        return _repeated(step, w, steps)
+    if segments > 1:
+        size = -(-steps // min(segments, steps))
+        for first in range(0, steps, size):
+            w = _Segment.apply(w, step, min(size, steps - first), False)  # type: ignore[assignment]
         return w
-    size = -(-steps // min(segments, steps))
-    for first in range(0, steps, size):
-        w = _Segment.apply(w, step, min(size, steps - first))  # type: ignore[assignment]
+    if steps > 0 and _recordable(step) and not _transformed():
+        return _Segment.apply(w, step, steps, True)  # type: ignore[return-value]
+    return _repeated(step, w, steps)
+
+
+def _repeated(step: Step, w: Tensor, steps: int) -> Tensor:
+    for _ in range(steps):
+        w = step(w)
     return w
 
 
+def _recordable(step: Step) -> bool:
+    """Whether the step knows its own gradient."""
+    return isinstance(step, _Integrating) and hasattr(step.equation, "recorded")
+
+
+def _transformed() -> bool:
+    """Whether torch.func is at work, which wants plain functions."""
+    return getattr(torch._C, "_are_functorch_transforms_active", lambda: False)()
+
+
+def _record(step: Any, w: Tensor, steps: int) -> tuple[Tensor, list[Step]]:
+    """The state after the steps, and the gradient of each."""
+    pulls = []
+    with torch.no_grad():
+        for _ in range(steps):
+            w, pull = step.recorded(w)
+            pulls.append(pull)
+    return w, pulls
+
+
 class _Segment(torch.autograd.Function):
-    """Some steps of which only the first state is kept; can be differentiated twice with respect to the state."""
+    """Some steps, of which only the first state is kept, or where ``record`` what the steps' own gradients need; can
+    be differentiated twice with respect to the state.
+    """
 
     @staticmethod
-    def forward(ctx, w: Tensor, step: Step, length: int) -> Tensor:  # noqa: ANN001 - torch's context
+    def forward(ctx, w: Tensor, step: Step, length: int, record: bool) -> Tensor:  # noqa: ANN001 - torch's context
         ctx.save_for_backward(w)
-        ctx.step, ctx.length = step, length
-        return advance(step, w, length, 1)
+        ctx.step, ctx.length, ctx.pulls = step, length, None
+        if record:
+            w, ctx.pulls = _record(step, w, length)
+            return w
+        return _repeated(step, w, length)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN001
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN001
         (w,) = ctx.saved_tensors
         again = torch.is_grad_enabled()  # the gradient itself will be differentiated
+        if not again and _recordable(ctx.step):
+            for pull in reversed(ctx.pulls or _record(ctx.step, w, ctx.length)[1]):
+                gradient = pull(gradient)
+            return gradient, None, None, None
         with torch.enable_grad():
             w = w.view_as(w) if again else w.detach().requires_grad_()
-            end = advance(ctx.step, w, ctx.length, 1)
-            return (*torch.autograd.grad(end, w, gradient, create_graph=again), None, None)
+            end = _repeated(ctx.step, w, ctx.length)
+            return (*torch.autograd.grad(end, w, gradient, create_graph=again), None, None, None)

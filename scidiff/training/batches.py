@@ -29,8 +29,8 @@ class Batch:
     r"""Rows at work.
 
     Arguments:
-        u, eps: Fields and noise, (B, C, \*grid).
-        time: What the loss drew, (B,).
+        u, eps: Fields and noise, (B, C, \*grid); windows in time and nothing for a loss with ``windows = True``.
+        time: What the loss drew, (B,) or (B, n).
         condition: (B, K, \*grid), or None.
         present: 1 where a row is trained with its condition, else 0, (B,).
     """
@@ -84,7 +84,8 @@ def _row(source: Source, g: Generator, crop: tuple[int, ...], config: TrainingCo
     u, condition = drawn if isinstance(drawn, tuple) else (drawn, None)
     u = u.float()
     time = loss.draw(g)
-    eps = torch.randn(u.shape, generator=g)
+    # Losses of windows in time draw their own noise, from the seed in ``time``.
+    eps = torch.zeros(0) if getattr(loss, "windows", False) else torch.randn(u.shape, generator=g)
     if condition is None:
         return u, time, eps, None, None
     present = (torch.rand((), generator=g) >= config.condition_dropout).float()

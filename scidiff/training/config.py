@@ -11,7 +11,7 @@ __all__ = ["TrainingConfig"]
 _ENDS = ("steps", "log_every", "checkpoint_every", "spike", "snapshots")
 """Do not change what a step does."""
 
-_ADDED = ("accumulate", "condition_dropout", "compile", "channels_last", "averages")
+_ADDED = ("accumulate", "condition_dropout", "compile", "channels_last", "averages", "weight_decay")
 """Younger than some checkpoints: at their defaults they say nothing."""
 
 
@@ -37,6 +37,7 @@ class TrainingConfig:
         channels_last: Store 2-D and 3-D weights and fields with the channels last.
         averages: Exponents of further averages that are stored in snapshots, see `scidiff.training.posthoc`.
         snapshots: Steps between snapshots of the averages; 0 stores none.
+        weight_decay: Fraction of a weight removed per step and unit of learning rate (AdamW).
         spike: Stop when the mean loss between two log lines exceeds this multiple of the median of the last ten.
     """
 
@@ -61,6 +62,7 @@ class TrainingConfig:
     averages: Sequence[float] = ()
     snapshots: int = 0
     spike: float = 10.0
+    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "decay", "log_every", "checkpoint_every", "accumulate"):
@@ -72,6 +74,8 @@ class TrainingConfig:
             raise ValueError(f"training.crops must list grids such as [[64, 64]], got {self.crops}.")
         if not 0 <= self.condition_dropout < 1:
             raise ValueError(f"training.condition_dropout must lie in [0, 1), got {self.condition_dropout}.")
+        if self.weight_decay < 0:
+            raise ValueError(f"training.weight_decay must not be negative, got {self.weight_decay}.")
         if self.spike <= 1:
             raise ValueError(f"training.spike must be more than 1, got {self.spike}.")
         if self.snapshots < 0 or (self.snapshots and not self.averages):

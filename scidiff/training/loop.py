@@ -11,9 +11,8 @@ found before a checkpoint is written; data that cannot be read are reported afte
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -21,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from scidiff.errors import InputError, Interrupted
+from scidiff.team import joined
 from scidiff.training.batches import Batch, Source, draw
 from scidiff.training.checkpoint import load_checkpoint, save_checkpoint
 from scidiff.training.config import TrainingConfig
@@ -93,7 +93,13 @@ def train(
     state = {f"average{i}": average.network for i, average in enumerate(averages)}
     if modules[1:]:
         state["loss"] = modules[1]
-    optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)
+    optimizer = torch.optim.Adam(
+        parameters,
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        decoupled_weight_decay=True,
+        fused=True,
+    )
     forward = torch.compile(network) if config.compile else network
     done = 0
     if path.exists() and resume:
@@ -102,7 +108,7 @@ def train(
         raise InputError(f"{path} exists; continue it with --resume, replace it with --overwrite, or choose --out.")
 
     with (
-        _processes(device) as (rank, world),
+        joined(device) as (rank, world),
         ThreadPoolExecutor(1) as loader,
         _bar(config.steps, done, progress, rank) as bar,
     ):
@@ -126,7 +132,7 @@ def train(
             optimizer.zero_grad(set_to_none=False)
             total = torch.zeros((), device=device)
             for part in rows.split(config.accumulate):
-                if config.channels_last:
+                if config.channels_last and part.u.ndim == len(config.crop(0)) + 2:
                     part.u = part.u.contiguous(memory_format=_last(config))
                 with autocast(device, config.bf16):
                     value = part.losses(loss, forward).sum() / config.rows(step)
@@ -179,8 +185,10 @@ def _fields(pending: Future[Batch], step: int, done: int, save: Callable[[int], 
 def _validated(network: nn.Module, source: Source, config: TrainingConfig, loss: Loss) -> list[dict[str, object]]:
     """Lines of the log: the loss on fixed fields, and what the loss says of them (by default, by noise level)."""
     more = getattr(loss, "validate", None)
-    if more is None:
-        row: dict[str, object] = {"by_level": validation_by_level(network, source, config)}
+    if getattr(loss, "windows", False):
+        row: dict[str, object] = {}  # steps in time have no noise level
+    elif more is None:
+        row = {"by_level": validation_by_level(network, source, config)}
     else:
         row = more(network, source, config)
     return [{"validation": validation_loss(network, source, config, loss)}, *([row] if row else [])]
@@ -194,19 +202,6 @@ def _sum_over_processes(parameters: list[nn.Parameter], loss: Tensor) -> Tensor:
     for p, g, piece in zip(parameters, grads, flat[:-1].split([g.numel() for g in grads]), strict=True):
         p.grad = g.copy_(piece.view(g.shape))
     return flat[-1]
-
-
-@contextmanager
-def _processes(device: torch.device | str) -> Iterator[tuple[int, int]]:
-    """Rank and number of processes; joins and leaves the group that `torchrun` announces."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield 0, 1
-        return
-    dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
-    try:
-        yield dist.get_rank(), dist.get_world_size()
-    finally:
-        dist.destroy_process_group()
 
 
 def _bar(total: int, done: int, show: bool, rank: int):  # noqa: ANN202

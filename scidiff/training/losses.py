@@ -46,7 +46,10 @@ class Loss(Protocol):
     """What the training loop minimises; one that is an `nn.Module` has parameters that are trained too."""
 
     def draw(self, generator: Generator) -> Tensor:
-        """The random time of one row, a scalar; the loss knows what it means."""
+        """The random time of one row, a scalar; the loss knows what it means.
+
+        A loss of windows in time (with an attribute ``windows = True``) draws several numbers, and noise is its own.
+        """
         ...
 
     def __call__(self, network: Network, u: Tensor, time: Tensor, eps: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from scidiff.assimilation import (
     StateSpace,
     ThreeDVar,
     gaspari_cohn,
+    periodic_distance,
 )
 from scidiff.errors import InputError, NumericalError
 from scidiff.noise import GaussianNoise
@@ -100,6 +101,66 @@ def test_localisation_tapers_and_inflation_widens(record, generator) -> None:
     assert math.isclose(float(taper[100]), 5 / 24, rel_tol=1e-12)
 
 
+def ring(n: int = 24) -> tuple[StateSpace, LinearGaussianChain, Observations, torch.Tensor, torch.Tensor]:
+    """A field that is carried around a ring, observed at every third place."""
+    distance = periodic_distance((n,), torch.arange(n)[:, None])
+    smooth = torch.exp(-(distance**2) / 8)
+    Q = 0.1 * smooth + 1e-3 * torch.eye(n)
+    chain = LinearGaussianChain(0.9 * torch.eye(n, dtype=torch.float64).roll(1, 0), Q)
+    H, noise = torch.eye(n, dtype=torch.float64)[::3], GaussianNoise(0.2)
+    generator = torch.Generator().manual_seed(5)
+    y = noise.sample(AtTimes(LinearMap(H), (1, 3, 5, 7), 8)(chain.sample(1, 8, generator)), generator)
+    taper = gaspari_cohn(distance, 6.0)
+    return chain.state_space(), chain, Observations((1, 3, 5, 7), LinearMap(H), noise, y), taper, H
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_localisation_that_cuts_nothing_is_no_localisation(smooth: bool) -> None:
+    model, _, record, taper, H = ring()
+    ones = torch.ones_like(taper)
+    for method, local in ((EnKF, (ones @ H.mT, H @ ones @ H.mT)), (ETKF, ones @ H.mT)):
+        free, cut = (
+            method(30, smooth=smooth, **extra)(model, record, 8, torch.Generator().manual_seed(3))
+            for extra in ({}, {"localisation": local})
+        )
+        assert torch.allclose(free, cut, atol=1e-9), method.__name__
+
+
+def test_localisation_brings_small_ensembles_near_kalman() -> None:
+    model, chain, record, taper, H = ring()
+    exact = chain.posterior(record, 8)
+    for method, local in ((EnKF, (taper @ H.mT, H @ taper @ H.mT)), (ETKF, taper @ H.mT)):
+        errors, spreads = [], []
+        for extra in ({}, {"localisation": local}):
+            runs = [method(16, **extra)(model, record, 8, torch.Generator().manual_seed(s)) for s in range(12)]
+            error = torch.stack([(x.mean(0).mT - exact.mean[0]).square().mean() for x in runs]).mean()
+            errors.append(float(error))
+            variance = torch.stack([x.var(0).mT.mean() for x in runs]).mean()
+            spreads.append(float(variance / exact.cov[0].diagonal(dim1=-2, dim2=-1).mean()))
+        assert errors[1] < 0.5 * errors[0], (method.__name__, errors)
+        assert spreads[0] < 0.75 and spreads[0] < spreads[1] < 1.3, (method.__name__, spreads)
+
+
+def test_blocks_cut_apart_are_filtered_apart() -> None:
+    """Two independent halves: with the taper between them zero, many members meet the Kalman filter of each."""
+    F = torch.diag(torch.tensor([0.9, 0.5], dtype=torch.float64))
+    chain = LinearGaussianChain(F, torch.diag(torch.tensor([0.3, 1.0], dtype=torch.float64)))
+    noise, H = GaussianNoise(0.5), torch.eye(2, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(1)
+    y = noise.sample(AtTimes(LinearMap(H), (1, 2, 4), 6)(chain.sample(1, 6, generator)), generator)
+    record, eye = Observations((1, 2, 4), LinearMap(H), noise, y), torch.eye(2)
+    exact = chain.posterior(record, 6)
+    for method, local, members in ((EnKF, (eye, eye), 3000), (ETKF, eye, 600)):
+        x = method(members, localisation=local)(chain.state_space(), record, 6, generator)
+        compare(x, exact.mean[0], exact.cov[0], 1.5)
+
+
+def test_distances_on_a_periodic_grid() -> None:
+    found = periodic_distance((4, 6), torch.tensor([[0, 0], [3, 5]])).reshape(4, 6, 2)
+    assert found[0, 0, 0] == 0 and found[3, 5, 1] == 0
+    assert math.isclose(float(found[3, 5, 0]), math.sqrt(2)) and math.isclose(float(found[2, 3, 0]), math.sqrt(13))
+
+
 def test_density_of_a_trajectory_is_that_of_its_transitions(generator) -> None:
     model = SPRING.state_space()
     x = model.simulate(3, 5, generator)
@@ -113,8 +174,10 @@ def test_what_cannot_work_is_refused(record, generator) -> None:
         ParticleSmoother(10)(perfect, record, L, 5, generator)
     with pytest.raises(ValueError, match="singular"):
         StateSpace(lambda x: x, torch.ones(2, 2), perfect.start, (2,))
-    with pytest.raises(ValueError, match="smooth=False"):
-        EnKF(10, localisation=(torch.ones(2, 1), torch.ones(1, 1)))
+    with pytest.raises(ValueError, match="localisation must be \\(2, 1\\)"):
+        EnKF(10, localisation=(torch.ones(3, 1), torch.ones(1, 1)))(SPRING.state_space(), record, L, generator)
+    with pytest.raises(ValueError, match="localisation must be \\(2, 1\\)"):
+        ETKF(10, localisation=torch.ones(3, 1))(SPRING.state_space(), record, L, generator)
     blown = StateSpace(lambda x: x / 0, 1.0, lambda n, g: torch.ones(n, 2).double(), (2,))
     with pytest.raises(NumericalError, match="step 1 for members"):
         EnKF(4)(blown, record, L, generator)

@@ -1,5 +1,7 @@
 """The Lorenz problem: the published levels, observations on and off the grid, and a draw of its posterior."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +10,12 @@ from scidiff.errors import InputError
 from scidiff.posterior import SDA
 from scidiff.problems import LorenzAssimilation
 from scidiff.samplers import DPMSolver
+from scidiff.schedules import karras
 
 
 @pytest.fixture(scope="module")
 def problem() -> LorenzAssimilation:
-    return LorenzAssimilation("lo", components=4, particles=512, length=33)
+    return LorenzAssimilation("lo", prior="mixture", components=4, particles=512, length=33)
 
 
 def test_a_case_has_the_levels_of_exact_draws() -> None:
@@ -42,6 +45,26 @@ def test_the_smoother_explains_the_data_and_draws_are_scored(problem) -> None:
     best = problem.evaluate(case.observation.assign(state=(("member", *problem.dims), exact.numpy())), case.truth)
     assert float(best["w1"]) < 1e-5 < float(best["w1_floor"]) < float(drawn["w1"])
     assert abs(float(best["log_px"]) - problem.levels["log_px"]) < 30 and float(best["rmse"]) < float(drawn["rmse"])
+
+
+def test_the_bundled_windows_follow_the_equations_and_the_data() -> None:
+    """Learned windows: transitions are those of the equations within half of their noise, the data are met. The same
+    draws of the mixture, which is locally linear, break the equations a hundred times as much.
+    """
+    sampler = SDA(DPMSolver(64, partial(karras, sigma_min=1e-3, sigma_max=20.0), stochastic=True), gamma=0.01)
+    excess = {}
+    for prior in (None, "mixture"):
+        problem = LorenzAssimilation("lo", prior=prior, components=4)
+        observation = problem.case(0).observation
+        x = sampler(problem.posterior(observation), 4, torch.Generator().manual_seed(0)).samples[:, 0].double()
+        found = float(problem.model.log_prob(problem.model.vectors(x)).mean())
+        excess[prior] = (problem.levels["log_px"] - found) / 96  # of the variance of a transition
+        if prior is None:
+            assert problem.prior.size == 33 and problem.k == 8 and problem.stride == 17
+            part = problem.observations(observation).likelihood(65).tile(4)
+            chi2 = float(part.difference(part.operator(x)).square().mean()) / problem.noise**2
+            assert chi2 < 1.5
+    assert -0.2 < excess[None] < 0.5 and excess["mixture"] > 100 * abs(excess[None])
 
 
 def test_baselines_follow_the_truth(problem) -> None:

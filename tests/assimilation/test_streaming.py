@@ -1,10 +1,15 @@
 """Long records block by block: law, memory, and going on after a stop."""
 
 import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import zarr
 
 from scidiff.assimilation import (
     AtTimes,
@@ -75,6 +80,35 @@ def test_a_stopped_run_goes_on_to_the_bit(generator, tmp_path) -> None:
     assert done == [3, 4, 5] and np.array_equal(whole, found[:]) and np.isfinite(whole).all()
     fewer = work(obs, 50, tmp_path / "fewer", 2, seed())[:]
     assert np.allclose(fewer, whole[:2], atol=1e-9)  # a member does not depend on the others
+
+
+KILLED = """
+import os, signal, sys, torch
+sys.path.insert(0, sys.argv[1])
+torch.set_num_threads(1)
+from test_streaming import record, seed, stream
+
+def killed(done, blocks):  # in the middle of the record, and at once: nothing is closed or flushed
+    if done == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+stream(block=12, lookahead=4)(record(62, seed(7)), 62, sys.argv[2], 3, seed(), callback=killed)
+"""
+
+
+def test_a_killed_process_goes_on_to_the_same_values(tmp_path) -> None:
+    """Another process, killed by the system after some blocks; what it left is gone on with here."""
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path / "cut")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    work, obs = stream(block=12, lookahead=4), record(62, seed(7))
+    left = zarr.open_group(tmp_path / "cut" / "trajectory.zarr", mode="r")["state"][:]
+    assert np.isfinite(left[:, :24]).all() and np.isnan(left[:, 36:]).all()
+    whole = work(obs, 62, tmp_path / "whole", 3, seed())[:]
+    blocks: list[int] = []
+    found = work(obs, 62, tmp_path / "cut", 3, seed(), resume=True, callback=lambda n, _: blocks.append(n))[:]
+    assert blocks[-1] == 6 and 3 <= blocks[0] <= 4
+    assert np.array_equal(found, whole) and np.array_equal(left[:, :24], whole[:, :24])
 
 
 def test_memory_does_not_grow_with_the_record(generator, tmp_path) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from scidiff.datasets import trajectories
+from scidiff.datasets.obstacles import place_discs
 from scidiff.errors import InputError
 from scidiff.solvers import NavierStokes, SpringMesh, ifrk4, lorenz96, rk4
 
@@ -64,3 +65,19 @@ def test_lorenz96_states_follow_each_other_up_to_the_noise() -> None:
     assert float(errors(exact).abs().max()) < 1e-3
     assert float(errors(noisy).std()) == pytest.approx(0.3, rel=0.1)
     assert 3.0 < exact.std() < 4.3  # known climate of F = 8: 3.6
+
+
+def test_flow_past_discs_keeps_its_boundary_and_its_distances() -> None:
+    data = trajectories("obstacles", **COUNTS, rows=8, discs_each=2, times=3, substeps=6)
+    assert data.velocity_x.shape == (4, 3, 8, 43) and not data.velocity_x.values[:, 0].any()
+    solid = np.broadcast_to(data.solid.values[:, None], data.velocity_x.shape)
+    assert not data.velocity_x.values[solid].any() and 0.02 < data.solid.values.mean() < 0.2
+    profile = 4 * data.y * (0.41 - data.y) / 0.41**2 * (1 - np.exp(-5 * 0.16))
+    np.testing.assert_allclose(data.velocity_x.values[:, 2, :, 0], np.tile(profile, (4, 1)), atol=0.05)
+    for seed in range(10):
+        centres, radii = place_discs(4, (0.05, 0.1), torch.Generator().manual_seed(seed))
+        gap = torch.cdist(centres, centres) - radii[:, None] - radii + 10 * torch.eye(4)
+        assert float(gap.min()) >= 0.05 and float((centres[:, 0] - radii).min()) >= 0.05
+        assert float((centres[:, 1] + radii).max()) <= 2.2 - 0.25
+    with pytest.raises(InputError, match="do not fit"):
+        place_discs(30, (0.1, 0.1), torch.Generator().manual_seed(0))

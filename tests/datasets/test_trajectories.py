@@ -21,6 +21,7 @@ COUNTS = {"times": 3, "train": 2, "validation": 1, "test": 1, "seed": 3}
     [
         ("stochastic-transport", {**SMALL, "drag": 0.1}),
         ("spring-mesh", {**COUNTS, "grid": (3, 4), "radius": (0.1, 0.2)}),
+        ("obstacles", {**COUNTS, "rows": 6, "discs_each": 1}),
         ("kolmogorov", {**COUNTS, "grid": (16, 20), "start": 0.5, "dt": 1 / 32, "forcing": 2}),
         ("lorenz96", {**COUNTS, "size": 6, "burn_in": 0.2, "noise": 0.1}),
     ],

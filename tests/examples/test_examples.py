@@ -166,6 +166,14 @@ def test_assimilate_lorenz(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "particle smoother" in capsys.readouterr().out
 
 
+def test_forecast_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = load("forecast_scores").main((10, 12), 120, 24, 3, 10, tmp_path / "figure.png")
+    assert all(abs(ratio - 1) < 0.1 and abs(skill - 1) < 0.1 for ratio, skill in table["exact law"].values())
+    assert table["linear inverse model"][2][0] < table["damped persistence"][2][0]
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert "damped persistence" in capsys.readouterr().out
+
+
 def test_station_temperature(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """On a simulated network: samples are as good as kriging at hidden stations, and better than climatology."""
     table = load("station_temperature").main(tmp_path / "none.npz", 3, 16, 4.0, tmp_path / "figure.png")
@@ -187,3 +195,18 @@ def test_what_codes_keep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert rows[0]["code"] < 0.1 and rows[1]["coarse grid"] < 1e-4 and rows[4]["coarse grid"] > 0.3
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert "coarse grid" in capsys.readouterr().out
+
+
+def test_exact_forecast(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = load("exact_forecast").main((4, 6), 24, 24, 4, 12, tmp_path / "figure.png")
+    assert all(abs(ratio - 1) < 0.1 for ratio in table["exact law"]["crps"])
+    assert all(a > b for a, b in zip(table["persistence"]["crps"], table["linear model"]["crps"], strict=True))
+    assert table["linear model"]["crps"][0] < 1.15 and table["persistence"]["spread_skill"][-1] == 0
+    assert "spread/skill" in capsys.readouterr().out
+
+
+def test_forecast_ensemble(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = load("forecast_ensemble").main("stochastic-transport", 6, 10, 5, tmp_path / "figure.png")
+    assert all(0.95 < row["crps"] / row["floor"] < 1.15 and row["crps"] < row["persistence"] for row in table)
+    assert all(0.85 < row["spread_skill"] < 1.2 for row in table)
+    assert "x floor" in capsys.readouterr().out

@@ -187,6 +187,11 @@ def test_linear_inverse_model_counts_patterns_by_variance_and_area() -> None:
     states = (z @ waves)[:, :, None]
     assert LinearInverseModel(states, 1, 0.75, area).components == 1
     assert LinearInverseModel(states, 1, 0.9, area).components == 2
+    few = LinearInverseModel(states[:, :3], 1, 1, area)  # three states of four points: the same patterns by another way
+    plain = LinearInverseModel(states[:, :3].expand(2, -1, -1, -1), 1, 1, area)
+    torch.testing.assert_close(
+        few._field(torch.ones(1, 1)).abs(), plain._field(torch.ones(1, 1)).abs(), rtol=1e-4, atol=1e-4
+    )
     with pytest.raises(ValueError, match="components is a whole number"):
         LinearInverseModel(states, 1, 1.5)
 

@@ -1,5 +1,7 @@
 """A forecaster that is a formula: x' = a x + b f + q e, so that every forecast is known."""
 
+import time
+
 import numpy as np
 import torch
 import xarray as xr
@@ -10,6 +12,7 @@ from scidiff.forecast.base import streams_of
 
 LAT, LON = np.array([45.0, 15.0, -15.0, -45.0]), np.arange(0.0, 50.0, 10.0)
 DAY = np.timedelta64(1, "D")
+PAUSE = 0.0  # seconds per call, for tests that kill a run
 
 
 class AR(Forecaster):
@@ -21,10 +24,15 @@ class AR(Forecaster):
         self.q, self.horizon, self.window, self.b = q, horizon, window, b
 
     @property
+    def config(self):
+        return {"q": self.q, "horizon": self.horizon, "window": self.window, "b": self.b}
+
+    @property
     def network_calls(self):
         return self.horizon
 
     def sample(self, state, forcing=None, *, generator=None, correct=None):
+        time.sleep(PAUSE)
         streams, x, found = streams_of(generator, len(state)), state[:, -1], []
         if self.window > 1:
             x = state.mean(1)

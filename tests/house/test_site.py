@@ -15,7 +15,7 @@ def test_the_site_builds(root, tmp_path):
     pytest.importorskip("myst_parser", reason="the extra `docs` is not installed")
     pytest.importorskip("furo", reason="the extra `docs` is not installed")
     command = [sys.executable, str(root / "docs" / "site" / "build.py"), str(tmp_path)]
-    offline = {**os.environ, "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    offline = {**os.environ, "http_proxy": "localhost:9", "https_proxy": "localhost:9"}
     done = subprocess.run(command, capture_output=True, text=True, env=offline, timeout=580)
     assert done.returncode == 0, done.stderr[-3000:]
     html = tmp_path / "html"

@@ -1,0 +1,195 @@
+"""The commands forecast and verify as they are typed: the whole path, and one message and exit code for each fault."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from scidiff.cli.app import main
+from scidiff.forecast.files import CLASSES, save_forecaster
+
+sys.path.append(str(Path(__file__).parents[1] / "forecast"))
+from toy import AR, fields, spec_of  # noqa: E402
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs a command line in this process: (exit code, stdout, stderr)."""
+    monkeypatch.setitem(CLASSES, "AR", "toy")
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["scidiff", *map(str, words)])
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A saved model with and without forcing, initial states, and what happened."""
+    monkeypatch.setitem(CLASSES, "AR", "toy")
+    ds = fields(20)
+    save_forecaster(AR(), tmp_path / "ar.safetensors", spec=spec_of(ds))
+    save_forecaster(AR(b=0.1), tmp_path / "forced.safetensors", spec=spec_of(ds, forcing="sun"))
+    save_forecaster(AR(a=1e30), tmp_path / "wild.safetensors", spec=spec_of(ds))
+    save_forecaster(AR(), tmp_path / "bare.safetensors")
+    ds.to_netcdf(tmp_path / "truth.nc", engine="h5netcdf")
+    ds.isel(time=slice(0, 8)).to_netcdf(tmp_path / "start.nc", engine="h5netcdf")
+    return tmp_path
+
+
+def test_forecast_then_verify(run, home):
+    model, out = home / "ar.safetensors", home / "run.zarr"
+    words = ("forecast", model, home / "start.nc", "--lead", "3d", "--members", "5", "--out", out, "--progress", "none")
+    code, stdout, stderr = run(*words)
+    assert (code, stdout) == (0, "") and "8 initial times, 5 members, 3 leads" in stderr
+    first = xr.open_zarr(out, chunks=None).load()
+    assert dict(first.slp.sizes) == {"init_time": 8, "member": 5, "lead_time": 3, "lat": 4, "lon": 5}
+    code, _, stderr = run(*words)
+    assert code == 3 and "exists; choose another name" in stderr and len(stderr.splitlines()) == 1
+    assert run(*words, "--resume")[0] == 0
+    code, stdout, _ = run(*words, "--overwrite", "--json")
+    assert code == 0 and json.loads(stdout)["sizes"]["member"] == 5
+    xr.testing.assert_identical(xr.open_zarr(out, chunks=None).load(), first)
+
+    code, stdout, stderr = run(
+        "verify", out, home / "truth.nc", "--baseline", "persistence", "--metrics", "crps,spread_skill,ranks",
+        "--out", home / "scores",
+    )  # fmt: skip
+    assert code == 0 and "slp_crps_skill" in stdout and "| 2 d | 850 |" in stdout
+    assert (home / "scores" / "scores.md").read_text() == stdout
+    scores = xr.open_dataset(home / "scores" / "scores.nc", engine="h5netcdf")
+    assert scores.slp_ranks.sizes["rank"] == 6 and (home / "scores" / "figures" / "scores.png").stat().st_size > 5000
+    code, _, stderr = run("verify", out, home / "truth.nc", "--out", home / "scores")
+    assert code == 3 and "--overwrite" in stderr
+    code, stdout, _ = run("verify", out, home / "truth.nc", "--json", "--by", "none", "--metrics", "rmse")
+    assert code == 0 and json.loads(stdout)["scores"]["slp_rmse"] == pytest.approx(900, rel=0.3)
+
+
+def test_sigterm_keeps_what_is_done_and_resume_ends_with_the_same(run, home, monkeypatch):
+    base = ("forecast", home / "ar.safetensors", home / "start.nc", "--lead", 9, "--members", 2, "--progress", "none")
+    monkeypatch.setattr("scidiff.forecast.rollout.CHUNK_NUMBERS", 2 * 60 * 2)  # tiles of one time, written by window
+    assert run(*base, "--out", home / "whole.zarr")[0] == 0
+    sample, calls = AR.sample, []
+
+    def sample_and_stop(self, *args, **options):
+        calls.append(1)
+        if len(calls) == 13:
+            signal.raise_signal(signal.SIGTERM)
+        return sample(self, *args, **options)
+
+    monkeypatch.setattr(AR, "sample", sample_and_stop)
+    code, _, stderr = run(*base, "--out", home / "cut.zarr")
+    assert code == 75 and "SIGTERM" in stderr and "--resume" in stderr
+    with np.load(home / ".cut.zarr.restart" / "tile_00002.npz") as kept:
+        assert int(kept["windows"]) == 2
+    assert run("verify", home / "cut.zarr", home / "truth.nc")[0] == 3  # not finished
+    assert run(*base, "--out", home / "cut.zarr", "--resume")[0] == 0 and len(calls) == 13 + 40 - 12
+    whole, cut = (xr.open_zarr(home / f"{n}.zarr", chunks=None).load() for n in ("whole", "cut"))
+    xr.testing.assert_identical(whole, cut)
+
+
+def altered(home, name, change):
+    path = home / f"{name}.nc"
+    change(fields(20).isel(time=slice(0, 8))).to_netcdf(path, engine="h5netcdf")
+    return path
+
+
+def in_celsius(ds):
+    return ds.assign(t=(ds.t - 273.15).assign_attrs(units="degC"))
+
+
+def test_kelvin_against_celsius_is_converted(run, home):
+    words = ("forecast", home / "ar.safetensors", "--lead", 2, "--members", 2, "--progress", "none")
+    assert run(*words, home / "start.nc", "--out", home / "k.zarr")[0] == 0
+    assert run(*words, altered(home, "celsius", in_celsius), "--out", home / "c.zarr")[0] == 0
+    kelvin, celsius = (xr.open_zarr(home / f"{n}.zarr", chunks=None).t.load() for n in "kc")
+    assert np.allclose(kelvin, celsius, rtol=1e-6) and celsius.units == "K"
+
+
+WRONG = {
+    "missing variable": (lambda ds: ds.drop_vars("t"), "variable 't' is missing"),
+    "units": (lambda ds: ds.assign(t=ds.t.assign_attrs(units="Pa")), "t has units 'Pa', which do not measure"),
+    "grid": (lambda ds: ds.assign_coords(lon=ds.lon + 2.5), "lon = 2.5 ... 42.5 (5 points); the model was trained on"),
+    "cut": (lambda ds: ds.isel(lat=slice(1, 4)), "lat = 15 ... -45 (3 points)"),
+    "land": (lambda ds: ds.assign(slp=ds.slp.where(ds.lat < 40)), "NaN or infinite values"),
+    "no time": (lambda ds: ds.drop_vars("time"), "no coordinate time"),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_wrong_input_is_one_message_and_exit_3(run, home, fault):
+    change, words = WRONG[fault]
+    code, stdout, stderr = run(
+        "forecast", home / "ar.safetensors", altered(home, "wrong", change), "--lead", 2, "--out", home / "x.zarr"
+    )
+    assert (code, stdout) == (3, "") and words in stderr and len(stderr.splitlines()) == 1
+    assert not (home / "x.zarr").exists() and not (home / ".x.zarr.restart").exists()
+
+
+def test_times_and_forcings_that_do_not_fit(run, home, monkeypatch):
+    forced = ("forecast", home / "forced.safetensors", home / "start.nc", "--lead", 4, "--out", home / "f.zarr")
+    code, _, stderr = run(*forced)
+    assert code == 3 and "needs the forcing sun" in stderr
+    code, _, stderr = run(*forced, "--forcing", home / "start.nc", "--progress", "none")
+    assert code == 3 and "ends early" in stderr and "2001-01-12" in stderr
+    assert run(*forced, "--forcing", home / "truth.nc", "--progress", "none")[0] == 0
+    save_forecaster(AR(window=2), home / "two.safetensors", spec=spec_of(fields()))
+    jump = altered(home, "jump", lambda ds: ds.isel(time=[0, 1, 3]))
+    code, _, stderr = run("forecast", home / "two.safetensors", jump, "--lead", 2, "--out", home / "j.zarr")
+    assert code == 3 and "not equally spaced by 1 D: 2001-01-02" in stderr
+
+
+def test_usage_and_numbers(run, home):
+    base = ("forecast", home / "ar.safetensors", home / "start.nc", "--out", home / "x.zarr", "--progress", "none")
+    for words, code, text in [
+        ((*base, "--lead", "soon"), 2, "--lead must be"),
+        ((*base, "--lead", "36h"), 2, "multiples of the step 1 D"),
+        ((*base, "--lead", 2, "--at", "someday"), 2, "--at must be a date"),
+        ((*base, "--lead", 2, "--at", "1999-01-01"), 3, "no state at 1999"),
+        ((*base, "--lead", 2, "--resume", "--overwrite"), 2, "exclude each other"),
+        ((*base, "--lead", 2, "--conserve", "wind"), 3, "predicts slp, t"),
+        ((base[0], "nothing", *base[2:], "--lead", 2), 3, "no forecaster 'nothing'"),
+        ((base[0], home / "bare.safetensors", *base[2:], "--lead", 2), 3, "without a description of its states"),
+        ((base[0], home / "wild.safetensors", *base[2:], "--lead", 4), 5, "is not finite"),
+        (("verify", home / "no.zarr", home / "truth.nc"), 3, "no such file"),
+        (("verify", home / "truth.nc", home / "truth.nc"), 3, "init_time"),
+        (("verify", home / "truth.nc", home / "truth.nc", "--metrics", "luck"), 2, "luck"),
+        (("verify", home / "truth.nc", home / "truth.nc", "--by", "month"), 2, "--by"),
+    ]:
+        found, _, stderr = run(*words)
+        assert (found, text in stderr) == (code, True), (words, stderr)
+
+
+def test_corrections_times_and_seed(run, home):
+    base = (
+        "forecast",
+        home / "ar.safetensors",
+        home / "start.nc",
+        "--lead",
+        "1,2",
+        "--members",
+        2,
+        "--progress",
+        "none",
+    )
+    options = ("--at", "2001-01-03", "--at", "2001-01-05", "--seed", 3, "--conserve", "slp", "--positive", "t")
+    assert run(*base, *options, "--out", home / "o.zarr")[0] == 0
+    found = xr.open_zarr(home / "o.zarr", chunks=None).load()
+    assert found.init_time.dt.day.values.tolist() == [3, 5] and found.attrs["seed"] == 3
+    weight = np.cos(np.deg2rad(found.lat))  # equal cells of 30 degrees: proportional to their areas
+    mean = found.slp.astype("f8").weighted(weight).mean(("lat", "lon"))
+    assert float(np.abs(mean.diff("lead_time")).max()) < 0.1
