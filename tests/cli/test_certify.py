@@ -106,6 +106,6 @@ def test_a_failed_sampler_is_reported(scidiff, tmp_path, monkeypatch):
 
 def test_list(scidiff):
     code, out, _ = scidiff("certify", "--list")
-    assert code == 0 and "poisson-inverse" in out and len(out.splitlines()) == 17
+    assert code == 0 and "poisson-inverse" in out and len(out.splitlines()) == 18
     code, out, _ = scidiff("certify", "--list", "--json")
     assert json.loads(out)["problems"][0]["name"] == "inpainting"
