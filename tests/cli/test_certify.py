@@ -2,35 +2,13 @@
 
 import json
 import signal
-import sys
 
 import pytest
 
 from scidiff.benchmark import certify as module
-from scidiff.cli.app import main
 from scidiff.fields import open_result
 
 QUICK = ["mmps:steps=6,iterations=2", "dps:steps=20", "--problems", "inpainting", "--members", "12", "--seeds", "1"]
-
-
-@pytest.fixture
-def scidiff(monkeypatch, capsys):
-    """Runs a command line in this process: (exit code, stdout, stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["scidiff", *map(str, words)])
-        handler = signal.getsignal(signal.SIGTERM)
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        finally:
-            signal.signal(signal.SIGTERM, handler)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_table_files_and_nothing_overwritten(scidiff, tmp_path):
