@@ -3,7 +3,7 @@ r"""Kinds of forecasters that diffuse, for the table `scidiff.forecast.kinds.KIN
 =========  ======================================================================================================
 kind
 =========  ======================================================================================================
-``edm``     blocks of h states, residual target, log-normal noise levels, Heun's method
+``edm``     blocks of h states, residual target, log-normal noise levels, UniPC
 ``ddpm``    the same with the levels of DDPM, few or many, and ancestral sampling
 ``mcvd``    states as target; past and future states withheld half of the time: predicts, interpolates, generates
 =========  ======================================================================================================
@@ -45,7 +45,7 @@ def edm_stage(network: MakeNetwork, s: Setting) -> Stage:
     """EDM: options target, sampler, level_mean and level_std of the logarithm of noise levels."""
     options = {
         "target": s.options.pop("target", "residual"),
-        "sampler": s.options.pop("sampler", {"kind": "Heun", "steps": 39}),
+        "sampler": s.options.pop("sampler", {"kind": "UniPC", "steps": 20}),
     }
     levels = LogNormal(float(s.options.pop("level_mean", -1.2)), float(s.options.pop("level_std", 1.2)))
     return _stage(network, s, options, levels=levels, weight=edm)
@@ -62,7 +62,7 @@ def ddpm_stage(network: MakeNetwork, s: Setting) -> Stage:
 
 
 def mcvd_stage(network: MakeNetwork, s: Setting) -> Stage:
-    """MCVD: options future (states after the block), withhold, diffusion_steps (1000), sampler (100 ancestral steps)."""
+    """MCVD: options future (states after the block), withhold, diffusion_steps, sampler (100 ancestral steps)."""
     steps = int(s.options.pop("diffusion_steps", 1000))
     options = {
         "target": "state",

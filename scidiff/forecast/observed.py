@@ -95,8 +95,8 @@ def _error(array: xr.DataArray, variable: Variable) -> float:
     std = array.attrs.get("error_std")
     if std is None or not float(std) > 0:
         raise InputError(
-            f"observations of {variable.name} need the attribute error_std, their standard deviation of error, positive "
-            f"and in their own units; found {std!r}."
+            f"observations of {variable.name} need the attribute error_std, their standard deviation of error, "
+            f"positive and in their own units; found {std!r}."
         )
     pair = xr.DataArray(np.array([0.0, float(std)]), attrs=array.attrs, name=variable.name)
     units = variable.attrs.get("units")

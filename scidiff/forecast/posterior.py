@@ -18,7 +18,7 @@ drawn before.
 References:
     Rozet & Louppe, Score-based data assimilation, 2023, arXiv:2306.10574 (a prior of windows, conditioned).
     Finzi et al., User-defined event sampling and uncertainty quantification in diffusion models for physical
-    dynamical systems, 2023, arXiv:2306.07526 (first states as observations).
+    dynamical systems, 2023 (first states as observations).
 """
 
 from __future__ import annotations
