@@ -54,9 +54,8 @@ def main() -> None:
     exact = Exact(law, arguments.horizon)
     x = law.stationary.sample(torch.Generator().manual_seed(arguments.seed), 1).double()
     mean, std = exact.gain @ x.flatten(), exact.cov.diagonal().sqrt()
-    print(
-        f"grid {tuple(arguments.grid)}, {arguments.horizon} steps, {rows} rows, seed {arguments.seed}, threads {arguments.threads}\n"
-    )
+    print(f"grid {tuple(arguments.grid)}, {arguments.horizon} steps, {rows} rows, seed {arguments.seed}")
+    print(f"threads {arguments.threads}\n")
     print("| sampler | calls | variance / exact | error of the mean / std |\n|---|---|---|---|")
     for sampler in SAMPLERS:
         model = ConditionalDiffusion(exact, arguments.horizon, sampler=sampler, scale=exact.scale)

@@ -70,7 +70,7 @@ class ConditionalDenoiser(nn.Module):
         return {}
 
     def forward(self, z: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
-        r"""z (B, n, \*grid), sigma () or (B,), condition (B, K, \*grid) -> (B, n, \*grid)."""
+        r"""Denoises z (B, n, \*grid) at sigma () or (B,), given a condition (B, K, \*grid) -> (B, n, \*grid)."""
         return precondition(
             lambda x, label: self.network(torch.cat([x, condition], dim=1), self.stretch * label, None), z, sigma
         )
