@@ -48,7 +48,8 @@ def train_forecaster(
     if interpolator is not None:
         chosen["interpolator"] = str(interpolator.resolve())
     try:
-        found = forecast_data(window + horizon, data or config.parent, **tables["data"])
+        length = window + horizon + int(chosen.get("future", 0))
+        found = forecast_data(length, data or config.parent, **tables["data"])
     except TypeError as error:
         raise ConfigError(f"[data]: {error}") from error
     grid = found.spec.grid.shape
@@ -65,6 +66,7 @@ def train_forecaster(
             chosen,
             tables["loss"],
             config.parent,
+            found.train,
         )
         try:
             stage = make_stage(kind, lambda i, o: _network(tables["network"], i, o, horizon), setting)

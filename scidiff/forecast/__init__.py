@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from scidiff.forecast.autoregression import LinearInverseModel
     from scidiff.forecast.base import Forecaster
     from scidiff.forecast.climatology import Climatology
+    from scidiff.forecast.conditional import ConditionalDenoiser, ConditionalDiffusion
     from scidiff.forecast.corrections import Conserve, Positive, Prescribe, StepContext
     from scidiff.forecast.direct import Deterministic, DropoutEnsemble, NoiseEnsemble, PerturbedEnsemble
     from scidiff.forecast.dyffusion import DYffusion
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from scidiff.forecast.interpolator import Interpolator, Predictor
     from scidiff.forecast.optical_flow import OpticalFlow
     from scidiff.forecast.persistence import DampedPersistence, Persistence
+    from scidiff.forecast.posterior import PosteriorForecaster
     from scidiff.forecast.rollout import forecast
     from scidiff.forecast.state import StateSpec
     from scidiff.forecast.verification import verify
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Analogues",
     "Climatology",
+    "ConditionalDenoiser",
+    "ConditionalDiffusion",
     "Conserve",
     "DYffusion",
     "DampedPersistence",
@@ -45,6 +49,7 @@ __all__ = [
     "Persistence",
     "PerturbedEnsemble",
     "Positive",
+    "PosteriorForecaster",
     "Predictor",
     "Prescribe",
     "StateSpec",
@@ -58,6 +63,8 @@ __all__ = [
 _EXPORTS = {
     "Analogues": "scidiff.forecast.analogues",
     "Climatology": "scidiff.forecast.climatology",
+    "ConditionalDenoiser": "scidiff.forecast.conditional",
+    "ConditionalDiffusion": "scidiff.forecast.conditional",
     "Conserve": "scidiff.forecast.corrections",
     "DYffusion": "scidiff.forecast.dyffusion",
     "DampedPersistence": "scidiff.forecast.persistence",
@@ -73,6 +80,7 @@ _EXPORTS = {
     "Persistence": "scidiff.forecast.persistence",
     "PerturbedEnsemble": "scidiff.forecast.direct",
     "Positive": "scidiff.forecast.corrections",
+    "PosteriorForecaster": "scidiff.forecast.posterior",
     "Predictor": "scidiff.forecast.interpolator",
     "Prescribe": "scidiff.forecast.corrections",
     "StateSpec": "scidiff.forecast.state",

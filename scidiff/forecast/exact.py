@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Generator, Tensor
 
 from scidiff.forecast.base import Correct, Forecaster, streams_of
+from scidiff.priors.gaussian import GaussianPrior
 from scidiff.rng import Streams
 from scidiff.solvers.stochastic_transport import StochasticTransport
 
-__all__ = ["ExactForecaster"]
+__all__ = ["ExactForecaster", "window_prior"]
 
 
 class ExactForecaster(Forecaster):
@@ -53,3 +57,27 @@ class ExactForecaster(Forecaster):
                 x = correct(x, float(lead))
             found[:, lead - 1] = x
         return found
+
+
+def window_prior(law: StochasticTransport, length: int) -> GaussianPrior:
+    r"""The exact law of ``length`` successive fields, as a prior of windows (1, length, \*grid).
+
+    Stationary Gaussian with :math:`\mathrm{Cov}(x_{t+j}, x_t) = A^j C`, where A is one step of the mean and C the
+    stationary covariance; a dense matrix, for small grids.
+
+    Arguments:
+        law: Of the fields.
+        length: States of a window.
+    """
+    if length < 1:
+        raise ValueError(f"a window has at least 1 state, got {length}.")
+    n = math.prod(law.grid)
+    ahead = law.stationary.dense().double()
+    found = torch.zeros(length, n, length, n, dtype=torch.float64)
+    for lag in range(length):
+        for first in range(length - lag):
+            found[first + lag, :, first] = ahead
+            found[first, :, first + lag] = ahead.mT
+        ahead = law.mean(ahead.mT.reshape(n, *law.grid)).reshape(n, n).mT  # A on every column
+    mean = torch.zeros(1, length, *law.grid)
+    return GaussianPrior(mean, found.reshape(length * n, length * n))

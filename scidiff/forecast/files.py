@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["CLASSES", "bundled_forecasters", "load_forecaster", "load_model", "read_forecaster_card", "save_forecaster"]
 
 CLASSES = {
+    "ConditionalDenoiser": "scidiff.forecast.conditional",
+    "ConditionalDiffusion": "scidiff.forecast.conditional",
     "DYffusion": "scidiff.forecast.dyffusion",
     "Deterministic": "scidiff.forecast.direct",
     "DropoutEnsemble": "scidiff.forecast.direct",

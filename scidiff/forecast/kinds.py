@@ -9,6 +9,9 @@ kind
 ``interpolator``     stage 1 of DYffusion
 ``dyffusion``        stage 2; ``interpolator`` is the path of stage 1
 ``noise``            all leads in one call of a network driven by noise; CRPS
+``edm``              conditional diffusion of blocks, see `scidiff.forecast.diffusion_kinds`
+``ddpm``             the same with the levels and the sampler of DDPM
+``mcvd``             the same with past and future withheld in training
 ==================  ================================================================================================
 
 A kind is a function (factory of networks, `Setting`) -> `Stage`. Others extend the table `KINDS` with theirs.
@@ -31,6 +34,7 @@ from scidiff.forecast.files import load_model
 from scidiff.forecast.interpolator import Interpolator, Predictor
 from scidiff.forecast.losses import BlockLoss, DYffusionLoss, InterpolationLoss, LeadLoss
 from scidiff.forecast.scores import make_score
+from scidiff.forecast.windows import WindowSource
 
 __all__ = ["KINDS", "MakeNetwork", "Setting", "Stage", "make_stage"]
 
@@ -49,6 +53,7 @@ class Setting:
         options: The rest of the table ``[forecaster]``; a kind takes out what it understands.
         score: The table ``[loss]``.
         folder: That paths are relative to.
+        source: The training windows, for kinds that normalise by statistics of their own.
     """
 
     channels: int
@@ -58,6 +63,7 @@ class Setting:
     options: dict[str, Any] = field(default_factory=dict)
     score: Mapping[str, Any] = field(default_factory=dict)
     folder: Path = Path()
+    source: WindowSource | None = None
 
 
 @dataclass
@@ -132,6 +138,9 @@ KINDS: dict[str, Callable[[MakeNetwork, Setting], Stage] | str] = {
     "interpolator": _interpolator,
     "dyffusion": _dyffusion,
     "noise": _noise,
+    "edm": "scidiff.forecast.diffusion_kinds:edm_stage",
+    "ddpm": "scidiff.forecast.diffusion_kinds:ddpm_stage",
+    "mcvd": "scidiff.forecast.diffusion_kinds:mcvd_stage",
 }
 """Name -> function, or ``module:function`` to be imported when it is asked for."""
 

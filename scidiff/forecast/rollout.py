@@ -128,12 +128,12 @@ def forecast(
             check(spec, valid[valid >= start.times.min()])
         elif (name := getattr(correction, "variable", None)) is not None and name not in spec.prognostic:
             raise InputError(f"{correction!r}: the model predicts {', '.join(spec.prognostic)}.")
-    known = fingerprint(forecaster)
     if observations is not None:
         observe: Any = getattr(forecaster, "observe", None)
         if observe is None:
             raise TypeError(f"{type(forecaster).__name__} assimilates no observations: it has no method observe.")
         forecaster = observe(observations, start.times, spec)
+    known = fingerprint(forecaster)
     numbers = int(np.prod(spec.shape))
     batch = batch_size or max(1, NUMBERS_PER_BATCH[where.type if where.type == "cuda" else "cpu"] // numbers)
     run = _Run(forecaster, spec, start, prescribed, tuple(corrections), steps, windows, members, seed, batch, where)
@@ -345,7 +345,8 @@ class _Run:
             base = window * horizon
             span = np.arange(base + 1 - self.model.window, base + horizon + 1)
             forcing = self.forcing.read(times, span, self.dtype)
-            new = self.model.sample(
+            at = getattr(self.model, "at", None)  # forecasters that know what was measured at which time
+            new = (self.model if at is None else at(times, base)).sample(
                 state[here],
                 None if forcing is None else forcing.to(self.device),
                 generator=Streams.named(names),
