@@ -68,7 +68,9 @@ def main() -> None:
     parser.add_argument("--protocols", nargs="*", default=["lo", "hi"])
     parser.add_argument("--corrections", nargs="*", type=int, default=[0, 1, 2, 4])
     parser.add_argument("--cases", type=int, default=16)
-    parser.add_argument("--first", type=int, default=0, help="number of the first case; settings were chosen from 100 on")
+    parser.add_argument(
+        "--first", type=int, default=0, help="number of the first case; settings were chosen from 100 on"
+    )
     parser.add_argument("--group", type=int, default=4, help="cases at once")
     parser.add_argument("--members", type=int, default=32)
     parser.add_argument("--steps", type=int, default=128)

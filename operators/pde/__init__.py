@@ -15,6 +15,7 @@ __all__ = [
     "AdvectionDiffusion",
     "AllenCahn",
     "Burgers",
+    "Darcy",
     "GrayScott",
     "Heat",
     "Helmholtz",
