@@ -1,7 +1,8 @@
 """Lorenz-63 by the published protocol: are draws from windows draws from the truth?
 
     python benchmarks/lorenz.py [--protocols lo hi] [--corrections 0 1 2 4] [--cases 16] [--members 32] [--steps 128]
-        [--guidance sda] [--k 8 --stride 17] [--prior NAME] [--particles 16384] [--seed 0] [--first 0] [--out FILE.jsonl]
+        [--guidance sda] [--k 8 --stride 17] [--prior NAME] [--particles 16384] [--seed 0] [--first 0]
+        [--out FILE.jsonl]
 
 For each protocol and number C of Langevin corrections a step: means over cases of log p(x) of the members
 (transitions), log p(y|x) (standardised units) and the Wasserstein distance W1 to as many draws of a particle smoother
@@ -18,6 +19,7 @@ import math
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -104,7 +106,7 @@ def main() -> None:
             ours, truths, seconds = [], [], 0.0
             for first in range(given.first, given.first + given.cases, given.group):
                 key = {"protocol": protocol, "C": count, "first": first, **settings}
-                found = next((r for r in kept if r["key"] == key), None)
+                found: Any = next((r for r in kept if r["key"] == key), None)
                 if found is None:
                     found = group(problem, sampler, first, given, smoothed) | {"key": key}
                     if given.out:
