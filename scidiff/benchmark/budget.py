@@ -27,8 +27,8 @@ from scidiff.inference import Cost
 __all__ = ["KINDS", "Budget", "affordable"]
 
 KINDS = ("denoiser", "operator", "seconds")
-PROBES = (6, 12)
-FEWEST = 3
+PROBES = (3, 9)
+FEWEST = PROBES[0]
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,15 @@ def affordable(method: Contestant, asked: Question, members: int, budget: Budget
     name = "steps" if method.tunable else "calls" if method.name.startswith(DEEPINV) else ""
     if not name:
         return method
-    drawn = members if budget.kind == "seconds" else 1
+    population = "particles=" in method.describe()  # its cost is that of all particles, shared by the members drawn
+    drawn = members if budget.kind == "seconds" or population else 1
     costs = []
     for steps in PROBES:
         begin = time.perf_counter()
         ensemble = method.with_parameters(**{name: steps}).draw(asked, drawn, Generator().manual_seed(0))
         costs.append(budget.spent(ensemble.cost, time.perf_counter() - begin))
+        if costs[0] > budget.amount:
+            raise TypeError(f"{FEWEST} steps of {method.label} cost {costs[0]:g} of {budget.kind}, more than {budget}.")
     slope = (costs[1] - costs[0]) / (PROBES[1] - PROBES[0])
     if slope <= 0:
         if costs[1] <= budget.amount:
@@ -91,6 +94,4 @@ def affordable(method: Contestant, asked: Question, members: int, budget: Budget
             f"{method.label} costs {costs[1]:g} of {budget.kind} whatever its steps; {budget} is too little."
         )
     steps = int((budget.amount - costs[0]) / slope + PROBES[0])
-    if steps < FEWEST:
-        raise TypeError(f"{budget} pays for {max(steps, 0)} steps of {method.label}; at least {FEWEST} are needed.")
     return method.with_parameters(**{name: steps})

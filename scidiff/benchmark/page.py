@@ -50,7 +50,8 @@ th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd
 th:first-child, td:first-child { text-align: left; }
 th { cursor: pointer; background: #f4f4f4; }
 th[aria-sort=ascending]::after { content: " \\2191"; } th[aria-sort=descending]::after { content: " \\2193"; }
-figure { display: inline-block; margin: .5rem; } figcaption { font-size: .85em; } img { max-width: 100%; }
+figure { display: inline-block; margin: .5rem 0; max-width: 100%; }
+figcaption { font-size: .85em; } img { max-width: 100%; }
 .why { color: #777; font-size: .9em; }
 </style></head><body>
 """

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from scidiff.cli.common import ConfigError
+
 __all__ = ["train_forecaster"]
 
 TABLES = {"forecaster", "data", "network", "loss", "training", "card"}
@@ -28,11 +30,9 @@ def train_forecaster(
     DYffusion takes two runs: kind "interpolator", then kind "dyffusion" with the path of the first. What is kept is
     the moving average with the lowest validation loss so far (training.steps only says when to stop).
     """
-    import signal
-
     import torch
 
-    from scidiff.cli.train import _strict, _usage
+    from scidiff.cli.training import read_tables, stopping, strict
     from scidiff.errors import InputError
     from scidiff.forecast.files import save_forecaster
     from scidiff.forecast.kinds import Setting, make_stage
@@ -40,19 +40,19 @@ def train_forecaster(
     from scidiff.training import TrainingConfig, train
     from scidiff.training.validation import validation_loss
 
-    tables = _read(config)
+    tables = read_tables(config, TABLES, {"forecaster", "data", "training"})
     chosen = dict(tables["forecaster"])
     kind, horizon, window = (chosen.pop(k, v) for k, v in (("kind", None), ("horizon", None), ("window", 1)))
     if kind is None or horizon is None:
-        raise _usage(f"{config}: [forecaster] needs kind and horizon.")
+        raise ConfigError(f"{config}: [forecaster] needs kind and horizon.")
     if interpolator is not None:
         chosen["interpolator"] = str(interpolator.resolve())
     try:
         found = forecast_data(window + horizon, data or config.parent, **tables["data"])
     except TypeError as error:
-        raise _usage(f"[data]: {error}") from error
+        raise ConfigError(f"[data]: {error}") from error
     grid = found.spec.grid.shape
-    training = _strict(
+    training = strict(
         TrainingConfig, {"crops": (grid,), **tables["training"]} | ({"steps": steps} if steps else {}), "training"
     )
     with torch.random.fork_rng(devices=[]):
@@ -71,7 +71,7 @@ def train_forecaster(
         except InputError:
             raise
         except ValueError as error:
-            raise _usage(str(error)) from error
+            raise ConfigError(str(error)) from error
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     folder = out or Path("runs") / config.stem
@@ -91,10 +91,8 @@ def train_forecaster(
         card = _card(tables, found, training, step, value, folder / "log.jsonl", config)
         save_forecaster(stage.finish(averaged), target, card, found.spec)
 
-    stopped: list[int] = []
-    before = {n: signal.signal(n, lambda k, _frame: stopped.append(k)) for n in (signal.SIGINT, signal.SIGTERM)}
     identity = {name: tables[name] for name in ("forecaster", "data", "network")} | {"files": found.files}
-    try:
+    with stopping() as stopped:
         train(
             stage.network,
             found.train,
@@ -110,15 +108,10 @@ def train_forecaster(
             stop=lambda: bool(stopped),
             on_checkpoint=export,
         )
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _network(table: dict[str, Any], inputs: int, outputs: int, horizon: int):  # noqa: ANN202 - a network
     from importlib import import_module
-
-    from scidiff.cli.train import _usage
 
     options = {"kind": "TimeUNet", "horizon": horizon, **table}
     kinds = {
@@ -128,22 +121,11 @@ def _network(table: dict[str, Any], inputs: int, outputs: int, horizon: int):  #
     }
     kind = options.pop("kind")
     if kind not in kinds:
-        raise _usage(f"network.kind is '{kind}'; expected one of {', '.join(kinds)}.")
+        raise ConfigError(f"network.kind is '{kind}'; expected one of {', '.join(kinds)}.")
     try:
         return getattr(import_module(kinds[kind]), kind)(inputs, outputs, **options)
     except TypeError as error:
-        raise _usage(f"[network] does not fit: {error}") from error
-
-
-def _read(path: Path) -> dict[str, dict[str, Any]]:
-    from scidiff.cli.config import read_toml
-    from scidiff.cli.train import _usage
-
-    tables = read_toml(path)
-    unknown, missing = sorted(tables.keys() - TABLES), sorted({"forecaster", "data", "training"} - tables.keys())
-    if unknown or missing:
-        raise _usage(f"{path}: expected the tables {', '.join(sorted(TABLES))}; unknown {unknown}, missing {missing}.")
-    return {"network": {}, "loss": {}, "card": {}, **tables}
+        raise ConfigError(f"[network] does not fit: {error}") from error
 
 
 def _card(

@@ -58,13 +58,13 @@ class NoisyBlock(Block):
             # The second convolution of a block starts at zero in the plain U-Net. Here noise must reach the output
             # from the first step on: at zero spread the gradient of a score with respect to the spread is zero.
             nn.init.normal_(self.conv2.weight, std=0.1 / (outputs * 3**dims) ** 0.5)  # type: ignore[arg-type]
-        if latent:
+        if latent and self.modulate is not None:
             nn.init.normal_(self.modulate.weight, std=0.3 / embedding**0.5)
 
     def noisy(self, x: Tensor, embedding: Tensor, z: Tensor | None, streams: Draws | None) -> Tensor:
         """(B, inputs, ...), (B, E), noise (B, Z, ...) -> (B, outputs, ...)."""
         h = self.conv1(self.drop1(F.silu(self.norm1(x)), streams))
-        gain, bias = (_channel(v, h) for v in self.modulate(embedding).chunk(2, dim=1))
+        gain, bias = (_channel(v, h) for v in cast(nn.Linear, self.modulate)(embedding).chunk(2, dim=1))
         if self.noise is not None and z is not None:
             more, shift = self.noise(z).chunk(2, dim=1)
             gain, bias = gain + more, bias + shift

@@ -56,7 +56,7 @@ def test_budgets_are_met(name, text):
 
 
 def test_budgets_that_pay_for_nothing_and_wrong_ones():
-    with pytest.raises(TypeError, match="at least 3"):
+    with pytest.raises(TypeError, match="more than denoiser=3"):
         affordable(contestant("dps"), question(NAME, 0), 4, Budget("denoiser", 3))
     for text in ("denoisers=3", "denoiser=-1", "seconds"):
         with pytest.raises(ValueError, match="Write denoiser=256"):

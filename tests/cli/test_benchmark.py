@@ -1,35 +1,11 @@
 """`scidiff benchmark` and `scidiff calibrate` as they are typed: tables, wrong input, what is kept."""
 
 import json
-import signal
-import sys
 
 import pytest
 
 from scidiff.benchmark import engines
-from scidiff.cli.app import main
 from scidiff.fields import open_result
-
-
-@pytest.fixture
-def scidiff(monkeypatch, capsys):
-    """Runs a command line in this process: (exit code, stdout, stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["scidiff", *map(str, words)])
-        handler = signal.getsignal(signal.SIGTERM)
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        finally:
-            signal.signal(signal.SIGTERM, handler)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
 
 QUICK = ["exact-inpainting", "-s", "ddrm:steps=6", "-s", "mmps:steps=6", "--members", "4", "--seeds", "1"]
 

@@ -2,35 +2,13 @@
 
 import json
 import signal
-import sys
 
 import pytest
 
 from scidiff.benchmark import certify as module
-from scidiff.cli.app import main
 from scidiff.fields import open_result
 
 QUICK = ["mmps:steps=6,iterations=2", "dps:steps=20", "--problems", "inpainting", "--members", "12", "--seeds", "1"]
-
-
-@pytest.fixture
-def scidiff(monkeypatch, capsys):
-    """Runs a command line in this process: (exit code, stdout, stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["scidiff", *map(str, words)])
-        handler = signal.getsignal(signal.SIGTERM)
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        finally:
-            signal.signal(signal.SIGTERM, handler)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_table_files_and_nothing_overwritten(scidiff, tmp_path):
@@ -106,6 +84,6 @@ def test_a_failed_sampler_is_reported(scidiff, tmp_path, monkeypatch):
 
 def test_list(scidiff):
     code, out, _ = scidiff("certify", "--list")
-    assert code == 0 and "poisson-inverse" in out and len(out.splitlines()) == 17
+    assert code == 0 and "poisson-inverse" in out and len(out.splitlines()) == 18
     code, out, _ = scidiff("certify", "--list", "--json")
     assert json.loads(out)["problems"][0]["name"] == "inpainting"

@@ -3,39 +3,17 @@
 import json
 import os
 import signal
-import sys
 
 import numpy as np
 import pytest
 import torch
 
 from scidiff import problems
-from scidiff.cli.app import main
 from scidiff.datasets.phantom import simulate_kspace
 from scidiff.fields import digest, open_result
 from scidiff.nn.unet import UNet
 from scidiff.plan import Plan
 from scidiff.priors.pretrained import save_pretrained
-
-
-@pytest.fixture
-def scidiff(monkeypatch, capsys):
-    """Runs a command line in this process: (exit code, stdout, stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["scidiff", *map(str, words)])
-        handler = signal.getsignal(signal.SIGTERM)
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        finally:
-            signal.signal(signal.SIGTERM, handler)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def save_prior(folder, channels=2):

@@ -204,7 +204,7 @@ def test_registry():
 
 @pytest.mark.parametrize("call, message", [
     (lambda: MMPS(iterations=0), "iterations"),
-    (lambda: MMPS(solver="lu"), "'cg' or 'gmres'"),
+    (lambda: MMPS(solver="lu"), "gmres, cg, scaled, direct"),
     (lambda: MMPS(tolerance=1.0), "tolerance"),
     (lambda: DPS(zeta=-1.0), "zeta"),
     (lambda: DPS(steps=2000), "1000"),

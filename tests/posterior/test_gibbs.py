@@ -286,7 +286,7 @@ def test_widths_arrive():
 
 
 def test_bad_use():
-    with pytest.raises(ValueError, match="'exact' or 'published'"):
+    with pytest.raises(ValueError, match="'exact', 'white' or 'published'"):
         DAPS(width="wide")
     with pytest.raises(ValueError, match="lanczos must be at least 1"):
         DAPS(lanczos=0)
