@@ -1,7 +1,8 @@
 """Lorenz-63 by the published protocol: are draws from windows draws from the truth?
 
     python benchmarks/lorenz.py [--protocols lo hi] [--corrections 0 1 2 4] [--cases 16] [--members 32] [--steps 128]
-        [--guidance sda] [--k 8 --stride 17] [--prior NAME] [--particles 16384] [--seed 0] [--out FILE.jsonl]
+        [--guidance sda] [--k 8 --stride 17] [--prior NAME] [--particles 16384] [--seed 0] [--first 0]
+        [--out FILE.jsonl]
 
 For each protocol and number C of Langevin corrections a step: means over cases of log p(x) of the members
 (transitions), log p(y|x) (standardised units) and the Wasserstein distance W1 to as many draws of a particle smoother
@@ -18,6 +19,7 @@ import math
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -31,9 +33,9 @@ from scidiff.schedules import karras
 NAMES = ("log_px", "log_py", "w1")
 
 
-def integrator(steps: int, corrections: int, snr: float):
+def integrator(steps: int, corrections: int, snr: float, last: float = 2e-3):
     """The stochastic solver down to a level far below the noise of a transition, which is 0.018."""
-    predictor = DPMSolver(steps, partial(karras, sigma_min=1e-3, sigma_max=20.0), stochastic=True)
+    predictor = DPMSolver(steps, partial(karras, sigma_min=last, sigma_max=20.0), stochastic=True)
     return PredictorCorrector(predictor=predictor, corrections=corrections, snr=snr) if corrections else predictor
 
 
@@ -68,10 +70,14 @@ def main() -> None:
     parser.add_argument("--protocols", nargs="*", default=["lo", "hi"])
     parser.add_argument("--corrections", nargs="*", type=int, default=[0, 1, 2, 4])
     parser.add_argument("--cases", type=int, default=16)
+    parser.add_argument(
+        "--first", type=int, default=0, help="number of the first case; settings were chosen from 100 on"
+    )
     parser.add_argument("--group", type=int, default=4, help="cases at once")
     parser.add_argument("--members", type=int, default=32)
     parser.add_argument("--steps", type=int, default=128)
     parser.add_argument("--snr", type=float, default=0.25)
+    parser.add_argument("--last", type=float, default=2e-3, help="last noise level")
     parser.add_argument("--guidance", choices=["mmps", "sda"], default="sda")
     parser.add_argument("--iterations", type=int, default=8, help="of mmps")
     parser.add_argument("--gamma", type=float, default=0.01, help="of sda")
@@ -84,9 +90,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    ends = ("protocols", "corrections", "cases", "threads", "out")
+    ends = ("protocols", "corrections", "cases", "first", "threads", "out")
     settings = {k: v for k, v in vars(given).items() if k not in ends}
-    print(f"cases {given.cases}, {settings}, threads {given.threads}", flush=True)
+    print(f"cases {given.first} to {given.first + given.cases - 1}, {settings}, threads {given.threads}", flush=True)
     kept = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out and given.out.exists() else []
     print(f"{'':10s} {'seconds':>8s}" + "".join(f"{name:>19s}" for name in NAMES) + "   difference from the truth's")
     for protocol in given.protocols:
@@ -96,11 +102,11 @@ def main() -> None:
         smoothed: dict[int, tuple[torch.Tensor, dict[str, float]]] = {}
         for count in given.corrections:
             method = {"mmps": partial(MMPS, iterations=given.iterations), "sda": partial(SDA, gamma=given.gamma)}
-            sampler = method[given.guidance](integrator(given.steps, count, given.snr))
+            sampler = method[given.guidance](integrator(given.steps, count, given.snr, given.last))
             ours, truths, seconds = [], [], 0.0
-            for first in range(0, given.cases, given.group):
+            for first in range(given.first, given.first + given.cases, given.group):
                 key = {"protocol": protocol, "C": count, "first": first, **settings}
-                found = next((r for r in kept if r["key"] == key), None)
+                found: Any = next((r for r in kept if r["key"] == key), None)
                 if found is None:
                     found = group(problem, sampler, first, given, smoothed) | {"key": key}
                     if given.out:
@@ -115,7 +121,7 @@ def main() -> None:
 
 def group(problem, sampler, first: int, given, smoothed) -> dict:
     """Scores of some cases; the smoother's draws are kept for the next sampler."""
-    numbers = range(first, min(first + given.group, given.cases))
+    numbers = range(first, min(first + given.group, given.first + given.cases))
     cases = [problem.case(index) for index in numbers]
     posterior, records = several(problem, cases)
     begin = time.perf_counter()

@@ -34,9 +34,9 @@ def truncated(fine: Tensor, grid: Sequence[int]) -> Tensor:
     """Fields (..., H', W') on a fine grid -> (..., H, W): the wave numbers that the coarse grid resolves (2/3 rule)."""
     height, width = int(grid[0]), int(grid[1])
     w = torch.fft.rfft2(fine) * (height * width / (fine.shape[-2] * fine.shape[-1]))
-    w = torch.cat([w[..., : height // 2, :], w[..., -(height - height // 2) :, :]], -2)[..., : width // 2 + 1]
+    w = torch.cat([w[..., : height // 2, :], w[..., -(height - height // 2) :, :]], -2)
     small = NavierStokes((height, width), 1.0, dtype=fine.dtype)
-    return small.field(w * small.kept)
+    return small.field(w[..., : small.kept.shape[1]] * small.kept)
 
 
 class KolmogorovWindows(Simulator):

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 import os
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -48,6 +48,8 @@ from scidiff.operators.mask import Mask
 from scidiff.priors import GaussianMixturePrior
 from scidiff.problems.base import Case, parameters, require, samples_of, stream
 from scidiff.protocols import Prior
+from scidiff.samplers import DPMSolver
+from scidiff.schedules import karras
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -79,7 +81,7 @@ class LorenzAssimilation:
         stride: States a window answers for; 33 - 2k for "lorenz63", else 1.
     """
 
-    name, field, default_sampler = "lorenz", "state", "mmps"
+    name, field = "lorenz", "state"
 
     def __init__(
         self,
@@ -111,11 +113,10 @@ class LorenzAssimilation:
                 f"{particles}."
             )
         if length < 2 * k + stride:
-            raise ValueError(
-                f"the record has {length} states, fewer than the window's 2k + {stride} = {2 * k + stride}."
-            )
+            raise ValueError(f"the record has {length} states, fewer than the window's 2k + stride = {2 * k + stride}.")
         self.protocol, self.system, self.k, self.stride, self.length = protocol, system, k, stride, length
-        self.given = prior
+        self.given, self.learned = prior, isinstance(prior, (str, os.PathLike)) and prior != "mixture"
+        self.default_sampler = "sda" if self.learned else "mmps"
         self.components, self.particles, self.seed = components, particles, seed
         self.simulator = Lorenz63Windows() if system == "63" else Lorenz96Windows(size=size)
         self.dt = self.simulator.dt
@@ -185,6 +186,13 @@ class LorenzAssimilation:
 
     def config(self) -> dict[str, Any]:
         return parameters(self)
+
+    @property
+    def recommended(self) -> dict[str, dict[str, Any]]:
+        """Parameters by name of the sampler, for learned windows; chosen on cases from 100 on."""
+        levels = DPMSolver(128, partial(karras, sigma_min=2e-3, sigma_max=20.0), stochastic=True)
+        found = {"mmps": {"sampler": levels, "iterations": 2}, "sda": {"sampler": levels, "gamma": 0.01}}
+        return found if self.learned else {}
 
     # Data
 

@@ -11,11 +11,11 @@ from scidiff.operators.pde.reaction_diffusion import AllenCahn, GrayScott, React
 from scidiff.operators.pde.shallow_water import ShallowWater
 from scidiff.operators.pde.wave import VariableWave, Wave
 
-__all__ = ["Darcy", "Helmholtz", "NavierStokes", "Poisson", "sine_basis"]
 __all__ = [
     "AdvectionDiffusion",
     "AllenCahn",
     "Burgers",
+    "Darcy",
     "GrayScott",
     "Heat",
     "Helmholtz",

@@ -72,8 +72,8 @@ def test_gaussian_prior_denoises_as_well_as_the_law_allows():
         assert learned < 1.01 * best, f"sigma {sigma}: {learned / best:.4f}"
 
 
-def test_frames_are_denoised_as_well_as_linear_estimation_allows():
-    """The bundled flow prior is not behind optimal interpolation of held-out frames, which its card admits to be it."""
+def test_frames_are_denoised_better_than_by_linear_estimation():
+    """Held-out frames of a flow: the bundled prior is ahead of optimal interpolation, which its network starts from."""
     prior = load_pretrained("kolmogorov")
     flow = KolmogorovWindows((32, 32), trajectories=2, start=4.0, stop=6.0, seed=99)
     g = torch.Generator().manual_seed(0)
@@ -82,7 +82,7 @@ def test_frames_are_denoised_as_well_as_linear_estimation_allows():
     torch.nn.init.zeros_(linear.frames.tail.weight)
     torch.nn.init.zeros_(linear.frames.tail.bias)
     optimal = DiffusionPrior(linear, 1)
-    for sigma in (0.1, 0.5, 2.0):
+    for sigma, share in ((0.1, 1.0), (0.5, 0.85), (1.0, 0.8), (2.0, 0.85)):
         noisy = windows + sigma * torch.randn(windows.shape, generator=g)
         learned, best = ((p.denoise(noisy, torch.tensor(sigma)) - windows).square().mean() for p in (prior, optimal))
-        assert learned < 1.01 * best < 0.6 * sigma**2, f"sigma {sigma}: {learned / best:.4f}"
+        assert learned < share * best < 0.6 * sigma**2, f"sigma {sigma}: {learned / best:.4f}"
