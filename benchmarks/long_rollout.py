@@ -5,7 +5,7 @@
 MODEL is a forecaster of the case `stochastic-transport`, whose stationary law is known exactly; default is the bundled
 one. Every forecast runs in a process of its own, through `scidiff.forecast` into a Zarr store:
 
-- the first tenth of the steps, then all of them: the largest resident memory of both processes;
+- the first tenth of the steps, then all of them: the largest resident memory of both processes, and how it developed;
 - all of them once more, killed (SIGKILL) when a third of the windows is done, resumed, and compared bit by bit.
 
 What is compared with the exact law: the variance of the field and its spectrum in rings of wavenumber, averages over
@@ -22,6 +22,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -53,6 +54,7 @@ def one(arguments: argparse.Namespace) -> None:
     """The forecast of this process; prints its seconds and its largest resident memory in MB."""
     start = initial(arguments.model).isel(trajectory=-1, drop=True).isel(time=[0])
     began = time.perf_counter()
+    threading.Thread(target=watched, args=(sizes := [],), daemon=True).start()
     scidiff.forecast(
         arguments.model,
         start,
@@ -62,7 +64,16 @@ def one(arguments: argparse.Namespace) -> None:
         output=arguments.one,
         resume=True,
     )
-    print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(time.perf_counter() - began, largest, *(f"{max(part):.0f}" for part in np.array_split(sizes, 4) if len(part)))
+
+
+def watched(sizes: list[float]) -> None:
+    """Appends the resident memory of this process in MB, five times a second (Linux)."""
+    while True:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        sizes.append(pages * resource.getpagesize() / 2**20)
+        time.sleep(0.2)
 
 
 def command(arguments: argparse.Namespace, steps: int, store: Path) -> list[str]:
@@ -72,11 +83,11 @@ def command(arguments: argparse.Namespace, steps: int, store: Path) -> list[str]
     return own
 
 
-def finished(arguments: argparse.Namespace, steps: int, store: Path) -> tuple[float, float]:
-    """Seconds and MB of a forecast that is let run."""
+def finished(arguments: argparse.Namespace, steps: int, store: Path) -> tuple[float, float, str]:
+    """Seconds, MB, and MB in quarters of the time, of a forecast that is let run."""
     done = subprocess.run(command(arguments, steps, store), check=True, capture_output=True, text=True)
-    seconds, memory = done.stdout.split()
-    return float(seconds), float(memory)
+    seconds, memory, *quarters = done.stdout.split()
+    return float(seconds), float(memory), ", ".join(quarters)
 
 
 def killed(arguments: argparse.Namespace, store: Path) -> int:
@@ -142,10 +153,10 @@ def main() -> None:
         f"{arguments.model}: {arguments.steps} steps, {arguments.members} members, seed {arguments.seed}, threads "
         f"{arguments.threads}, {model.network_calls} network call(s) for {model.horizon} steps\n"
     )
-    print("| steps | seconds | largest resident memory |\n|---|---|---|")
+    print("| steps | seconds | largest resident memory | in quarters of the time, MB |\n|---|---|---|---|")
     for steps in (arguments.steps // 10, arguments.steps):
-        seconds, memory = finished(arguments, steps, arguments.out / f"{steps}.zarr")
-        print(f"| {steps} | {seconds:.0f} | {memory:.0f} MB |", flush=True)
+        seconds, memory, quarters = finished(arguments, steps, arguments.out / f"{steps}.zarr")
+        print(f"| {steps} | {seconds:.0f} | {memory:.0f} MB | {quarters} |", flush=True)
     unbroken = scidiff_open(arguments.out / f"{arguments.steps}.zarr")
     rings = min(law.grid) // 2 + 1
     rows("forecast", unbroken, law, rings)
