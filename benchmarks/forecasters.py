@@ -302,21 +302,27 @@ def printed(name: str, data: Data, cells: dict[str, dict[str, Any]]) -> None:
     print(f"\n### {name}: {some['settings']['rows']} forecasts, {some['settings']['members']} members\n")
     what = f"Fair CRPS in {data.units} at leads in steps ({case.step})"
     what += "; exact law " + ", ".join(f"{v:.4g}" for v in floor[:, leads].mean(0)) if floor is not None else ""
-    print(f"{what}.\n\n| forecaster | {head} | difference to damped, lead {case.leads[len(leads) // 2]} |")
-    print("|---|" + "---|" * (len(leads) + 1))
+    print(f"{what}.\n\n| forecaster | {head} |")
+    print("|---|" + "---|" * len(leads))
     for label, c in cells.items():
         score = np.array(c["crps"])
         shown = [f"{v:.4g}" for v in score[:, leads].mean(0)]
         if floor is not None:
             ratio = score[:, leads].mean(0) / floor[: len(score), leads].mean(0)
             shown = [f"{a} ({r:.3f} x floor)" for a, r in zip(shown, ratio, strict=True)]
-        against = ""
-        if damped is not None and label != "damped":
-            d = (score - damped)[:, leads[len(leads) // 2]]
-            low, high = interval(d, group[: len(d)] if "trajectory" in data.whole.dims else None, case.block)
-            against = f"{d.mean():+.3g} [{low:+.3g}, {high:+.3g}]"
         named = f"{label} ({c['choice']})" if c["choice"] else label
-        print(f"| {named} | {' | '.join(shown)} | {against} |")
+        print(f"| {named} | {' | '.join(shown)} |")
+    if damped is not None and len(cells) > 1:
+        print(f"\n| CRPS minus that of damped, 95 % interval | {head} |\n|---|" + "---|" * len(leads))
+        for label, c in cells.items():
+            difference = np.array(c["crps"]) - damped
+            several = group[: len(difference)] if "trajectory" in data.whole.dims else None
+            shown = []
+            for lead in leads:
+                low, high = interval(difference[:, lead], several, case.block)
+                shown.append(f"{difference[:, lead].mean():+.3g} [{low:+.3g}, {high:+.3g}]")
+            if label != "damped":
+                print(f"| {label} | {' | '.join(shown)} |")
     head = head.replace(" |", ",")
     print(f"\n| forecaster | spread/skill at {head} | RMSE | share in 90 % interval | s per case | network calls |")
     print("|---|---|---|---|---|---|")

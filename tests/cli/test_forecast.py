@@ -3,7 +3,6 @@
 import json
 import signal
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,15 +10,13 @@ import xarray as xr
 
 from scidiff.cli.app import main
 from scidiff.forecast.files import CLASSES, save_forecaster
-
-sys.path.append(str(Path(__file__).parents[1] / "forecast"))
-from toy import AR, fields, spec_of  # noqa: E402
+from tests.forecast.toy import AR, fields, spec_of
 
 
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Runs a command line in this process: (exit code, stdout, stderr)."""
-    monkeypatch.setitem(CLASSES, "AR", "toy")
+    monkeypatch.setitem(CLASSES, "AR", "tests.forecast.toy")
 
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["scidiff", *map(str, words)])
@@ -40,7 +37,7 @@ def run(monkeypatch, capsys):
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A saved model with and without forcing, initial states, and what happened."""
-    monkeypatch.setitem(CLASSES, "AR", "toy")
+    monkeypatch.setitem(CLASSES, "AR", "tests.forecast.toy")
     ds = fields(20)
     save_forecaster(AR(), tmp_path / "ar.safetensors", spec=spec_of(ds))
     save_forecaster(AR(b=0.1), tmp_path / "forced.safetensors", spec=spec_of(ds, forcing="sun"))

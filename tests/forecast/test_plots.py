@@ -1,8 +1,5 @@
 """Pictures of forecasts: what is drawn is what the Dataset holds."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -10,9 +7,7 @@ import scidiff
 from scidiff.errors import InputError
 from scidiff.forecast import verify
 from scidiff.forecast.plots import animate, fan_figure, map_figure, score_figure
-
-sys.path.append(str(Path(__file__).parent))
-from toy import AR, fields, spec_of  # noqa: E402
+from tests.forecast.toy import AR, fields, spec_of
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,7 @@ import xarray as xr
 import scidiff
 from scidiff.errors import InputError, NumericalError
 from scidiff.forecast import Conserve, Positive, Prescribe
-
-sys.path.append(str(Path(__file__).parent))
-from toy import AR, DAY, fields, spec_of  # noqa: E402
+from tests.forecast.toy import AR, DAY, fields, spec_of
 
 
 def run(model=None, initial=None, leads=5, *, spec=None, **options):

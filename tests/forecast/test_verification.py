@@ -1,8 +1,5 @@
 """Scores of forecasts as Datasets: against xarray formulas, closed forms, and every refusal."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -14,9 +11,7 @@ from scidiff.forecast import verify
 from scidiff.forecast.grid import Grid
 from scidiff.forecast.score_table import markdown
 from scidiff.metrics import crps
-
-sys.path.append(str(Path(__file__).parent))
-from toy import AR, DAY, fields, spec_of  # noqa: E402
+from tests.forecast.toy import AR, DAY, fields, spec_of
 
 
 def truth_and_forecast(members=5, times=40, leads=3, land=False):
