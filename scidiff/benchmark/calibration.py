@@ -140,9 +140,9 @@ def from_name(name: str) -> Simulate:
     from scidiff.benchmark.questions import question
 
     posterior = question(name, 0).posterior
-    if not callable(getattr(posterior.prior, "sample", None)) or len(posterior.likelihoods) > 1:
+    part, *others = posterior.likelihoods
+    if others or not callable(getattr(posterior.prior, "sample", None)):
         raise TypeError(f"{name}: calibration draws truths with `prior.sample` and observes them with one operator.")
-    part = posterior.likelihoods[0]
     return from_prior(posterior.prior, part.operator, part.noise)
 
 
