@@ -77,8 +77,7 @@ def affordable(method: Contestant, asked: Question, members: int, budget: Budget
     name = "steps" if method.tunable else "calls" if method.name.startswith(DEEPINV) else ""
     if not name:
         return method
-    population = "particles=" in method.describe()  # its cost is that of all particles, shared by the members drawn
-    drawn = members if budget.kind == "seconds" or population else 1
+    drawn = members if budget.kind == "seconds" or method.population else 1
     costs = []
     for steps in PROBES:
         begin = time.perf_counter()

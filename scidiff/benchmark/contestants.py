@@ -61,6 +61,11 @@ class Contestant:
         """Whether the method takes parameters by name."""
         return self.function is None and self.name in names()
 
+    @property
+    def population(self) -> bool:
+        """Whether members come from particles that are computed together: their cost is shared."""
+        return self.tunable and hasattr(get(self.name, **self.parameters), "particles")
+
     def with_parameters(self, **parameters: Any) -> Contestant:
         """The same method with more parameters."""
         return Contestant(self.name, {**self.parameters, **parameters}, self.function)

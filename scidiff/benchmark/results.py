@@ -184,7 +184,7 @@ def _cells(row: Mapping[str, Any], gap: bool) -> list[str]:
     versus = "-"
     if not math.isnan(row.get("difference", math.nan)):
         limits = "" if math.isnan(row["low"]) else f" [{_short(row['low'])}, {_short(row['high'])}]"
-        best = row["difference"] == 0 and row["low"] in (0, math.nan)
+        best = row["difference"] == 0 and (row["low"] == 0 or math.isnan(row["low"]))
         versus = "best" if best else _short(row["difference"]) + limits
     return [
         row["sampler"],

@@ -2,36 +2,20 @@
 
 import json
 import signal
-import sys
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from scidiff.cli.app import main
 from scidiff.forecast.files import CLASSES, save_forecaster
 from tests.forecast.toy import AR, fields, spec_of
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs a command line in this process: (exit code, stdout, stderr)."""
+def run(scidiff, monkeypatch):
+    """Runs a command line that knows the toy: (exit code, stdout, stderr)."""
     monkeypatch.setitem(CLASSES, "AR", "tests.forecast.toy")
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["scidiff", *map(str, words)])
-        handler = signal.getsignal(signal.SIGTERM)
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        finally:
-            signal.signal(signal.SIGTERM, handler)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    return scidiff
 
 
 @pytest.fixture
