@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -202,3 +203,14 @@ def test_the_package_is_the_function():
     assert same is Tuning
     data = scidiff.benchmark([NAME], ["ddrm:steps=5"], seeds=[0], members=3)
     assert data.sizes == {"problem": 1, "sampler": 2, "seed": 1, "tenth": 10}
+
+
+def test_the_best_classical_answer_is_the_nearest_to_the_truth():
+    asked = question("gaussian:shape=[8,8]", 0)
+    truth = asked.truth
+    assert truth is not None
+    asked = replace(asked, estimates=lambda: {"far": truth + 2, "near": truth + 1, "other": truth - 3})
+    drawn = contestant("baseline-best").draw(asked, 4, Generator())
+    assert torch.equal(drawn.samples, (truth + 1)[None])
+    with pytest.raises(TypeError, match="no baseline 'best'; it has none"):
+        contestant("baseline-best").draw(replace(asked, estimates=dict), 4, Generator())
