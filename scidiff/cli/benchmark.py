@@ -30,7 +30,10 @@ def benchmark(
     seeds: Annotated[int, typer.Option(min=1, help="Number of cases.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="The first case.")] = 0,
     budget: Annotated[
-        str | None, typer.Option(help="denoiser=256, operator=1000 or seconds=30: sets everybody's number of steps.")
+        str | None,
+        typer.Option(
+            help="denoiser=256, operator=1000, seconds=30, or several (a,b): sets everybody's number of steps."
+        ),
     ] = None,
     tune: Annotated[
         int, typer.Option(min=0, help="Settings to try per method, on other cases; 0 keeps the defaults.")

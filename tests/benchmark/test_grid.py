@@ -21,6 +21,7 @@ from scidiff.errors import InputError
 from scidiff.posterior import get
 
 NAME = "exact-inpainting"
+LIMITS = ("denoiser=100", "operator=100", "denoiser=100,operator=100", "denoiser=100,operator=5000")
 
 
 def prior_draws(posterior, members, generator):
@@ -54,6 +55,15 @@ def test_budgets_are_met(name, text):
         assert spent == 0 and method.parameters == {}  # its steps cost no calls of the operator
     else:
         assert 0.6 * budget.amount <= spent <= 1.15 * budget.amount
+
+
+def test_of_two_budgets_the_one_spent_first_decides():
+    asked, method = question(NAME, 0), contestant("mmps")
+    steps = {text: affordable(method, asked, 4, Budget.parse(text)).parameters["steps"] for text in LIMITS}
+    network, physics, tight, loose = (steps[text] for text in LIMITS)
+    assert physics < network  # a call of the network comes with several of the operator
+    assert tight == physics and loose == network
+    assert str(Budget.parse(LIMITS[2])) == LIMITS[2]
 
 
 def test_budgets_that_pay_for_nothing_and_wrong_ones():
