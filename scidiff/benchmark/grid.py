@@ -91,8 +91,8 @@ def benchmark(
         samplers: Names (``"mmps"``, ``"dps:steps=200"``, ``"deepinv-dps"``, ``"baseline-tv"``), sampler objects, or
             pairs ``(name, function)``; see `scidiff.benchmark.contestants`.
         seeds: Cases; the observation and its noise are the same for all samplers.
-        budget: ``"denoiser=256"``, ``"operator=1000"``, ``"seconds=30"`` or several, ``"a,b"``: sets the number of steps
-            of every method.
+        budget: ``"denoiser=256"``, ``"operator=1000"``, ``"seconds=30"`` or several, ``"a,b"``: sets the number of
+            steps of every method.
             None runs each method as it is.
         members: Draws of every cell.
         tuning: Chooses parameters on other cases first; None uses the defaults.
