@@ -25,6 +25,7 @@ from scidiff.benchmark.budget import Budget, affordable
 from scidiff.benchmark.certify import UNSAFE
 from scidiff.benchmark.contestants import EXACT, Contestant
 from scidiff.benchmark.judge import judge
+from scidiff.benchmark.limit import within
 from scidiff.benchmark.questions import Question, question
 from scidiff.errors import Interrupted
 from scidiff.fields import atomic, write_json
@@ -79,7 +80,7 @@ def kept(cell: Cell, folder: Path | None) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else None
 
 
-def run_cell(cell: Cell, folder: Path | None = None, retry: bool = False) -> dict[str, Any]:
+def run_cell(cell: Cell, folder: Path | None = None, retry: bool = False, limit: float | None = None) -> dict[str, Any]:
     """The record of a cell: computed, or read if the folder holds it.
 
     ``status`` is ``done``, ``skipped`` (the method cannot work here, or the budget is too small) or ``failed``; then
@@ -89,6 +90,7 @@ def run_cell(cell: Cell, folder: Path | None = None, retry: bool = False) -> dic
         cell: What to compute.
         folder: Where the cells' folders are; None keeps nothing.
         retry: Compute failed cells again.
+        limit: Seconds after which a cell has failed, see `scidiff.benchmark.limit`.
     """
     found = kept(cell, folder)
     if found is not None and not (retry and found["status"] == "failed"):
@@ -109,10 +111,13 @@ def run_cell(cell: Cell, folder: Path | None = None, retry: bool = False) -> dic
     }
     fields: dict[str, Any] = {}
     try:
-        numbers, fields = _compute(cell)
+        with within(limit):
+            numbers, fields = _compute(cell)
         record |= numbers
     except (KeyboardInterrupt, Interrupted, MemoryError):
         raise
+    except TimeoutError as error:
+        record |= {"status": "failed", "reason": str(error)}
     except TypeError as error:
         record |= {"status": "skipped", "reason": " ".join(str(error).split()).partition(" Samplers that")[0]}
     except Exception as error:

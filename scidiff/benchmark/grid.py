@@ -81,6 +81,7 @@ def benchmark(
     resume: bool = False,
     overwrite: bool = False,
     retry: bool = False,
+    limit: float | None = None,
     engine: Engine | int = 1,
     tell: Callable[[str], None] = lambda text: None,
 ) -> xr.Dataset:
@@ -92,14 +93,14 @@ def benchmark(
             pairs ``(name, function)``; see `scidiff.benchmark.contestants`.
         seeds: Cases; the observation and its noise are the same for all samplers.
         budget: ``"denoiser=256"``, ``"operator=1000"``, ``"seconds=30"`` or several, ``"a,b"``: sets the number of
-            steps of every method.
-            None runs each method as it is.
+            steps of every method. None runs each method as it is.
         members: Draws of every cell.
         tuning: Chooses parameters on other cases first; None uses the defaults.
         output: Folder of the results and of one folder per cell. None keeps everything in memory.
         resume: Keep the cells that ``output`` holds.
         overwrite: Discard what ``output`` holds.
         retry: With ``resume``, compute failed cells again.
+        limit: Seconds after which a cell counts as failed; None waits. Not with Dask, whose workers compute in threads.
         engine: Number of processes, or who computes the cells, see `scidiff.benchmark.engines`.
         tell: Called with one line after each cell.
 
@@ -121,8 +122,8 @@ def benchmark(
     run = processes(engine) if isinstance(engine, int) and engine > 1 else serial if isinstance(engine, int) else engine
     tried: dict[str, list[dict[str, Any]]] = {}
     if tuning is not None:
-        cells, tried = _tuned(cells, tuning, partial(_run, run=run, store=store, retry=retry, tell=tell))
-    records = _run(cells, run=run, store=store, retry=retry, tell=tell)
+        cells, tried = _tuned(cells, tuning, partial(_run, run=run, store=store, retry=retry, limit=limit, tell=tell))
+    records = _run(cells, run=run, store=store, retry=retry, limit=limit, tell=tell)
     attributes = {
         "members": members,
         "budget": str(budget or "none"),
@@ -155,6 +156,7 @@ def _run(
     run: Engine,
     store: Path | None,
     retry: bool = False,
+    limit: float | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> list[dict[str, Any]]:
     """Records in the order of the cells; says how many are done and how long the rest may take."""
@@ -165,7 +167,7 @@ def _run(
     todo = [i for i, r in enumerate(records) if r is None]
     if len(todo) < len(cells):
         tell(f"{len(cells) - len(todo)} of {len(cells)} cells kept")
-    for place, record in run(partial(run_cell, folder=store, retry=retry), [cells[i] for i in todo]):
+    for place, record in run(partial(run_cell, folder=store, retry=retry, limit=limit), [cells[i] for i in todo]):
         records[todo[place]] = record
         new += 1
         left = (time.monotonic() - begin) / new * (len(todo) - new)

@@ -35,6 +35,9 @@ def benchmark(
             help="denoiser=256, operator=1000, seconds=30, or several (a,b): sets everybody's number of steps."
         ),
     ] = None,
+    limit: Annotated[
+        float | None, typer.Option(min=1, help="Seconds after which a cell has failed. Not with --scheduler.")
+    ] = None,
     tune: Annotated[
         int, typer.Option(min=0, help="Settings to try per method, on other cases; 0 keeps the defaults.")
     ] = 0,
@@ -73,6 +76,10 @@ def benchmark(
         return
     if not problems:
         raise ConfigError("name at least one problem; `scidiff benchmark --list` shows them.")
+    if limit is not None and scheduler is not None:
+        raise ConfigError(
+            "--limit needs processes of its own (--workers); Dask computes in threads. Leave one out."
+        )
     chosen, cases = samplers or names(), range(seed, seed + seeds)
     try:
         plan(problems, chosen, cases, members, budget)
@@ -95,6 +102,7 @@ def benchmark(
         resume=resume,
         overwrite=overwrite,
         retry=retry,
+        limit=limit,
         engine=engine,
         tell=say,
     )

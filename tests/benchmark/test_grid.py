@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +17,7 @@ from scidiff.benchmark.cells import Cell, run_cell
 from scidiff.benchmark.contestants import contestant
 from scidiff.benchmark.engines import processes
 from scidiff.benchmark.grid import benchmark, plan
+from scidiff.benchmark.limit import within
 from scidiff.benchmark.questions import question
 from scidiff.benchmark.tuning import FIRST_CASE, RANGES, Tuning, best, trials
 from scidiff.errors import InputError
@@ -115,6 +118,37 @@ def test_a_failure_is_a_line_and_a_retry_computes_it_again(tmp_path):
     assert lines == ["3 of 3 cells kept"]
     benchmark([NAME], [("broken", explodes)], resume=True, retry=True, tell=lines.append, **arguments)
     assert "1 of 2 cells kept" in lines[1] and "failed" in lines[2]
+
+
+def endless(posterior, members, generator):
+    while True:
+        torch.zeros(10)
+
+
+def test_a_cell_that_takes_too_long_has_failed_and_the_grid_goes_on(tmp_path):
+    data = benchmark([NAME], [("endless", endless), "mmps:steps=4"], range(1), members=2, limit=1.5, output=tmp_path)
+    found = dict(zip(data["sampler"].values, data.isel(problem=0, seed=0)["status"].values, strict=True))
+    assert found == {"exact draws": "done", "endless": "failed", "mmps:steps=4": "done"}
+    assert "stopped after 1.5 s" in (tmp_path / "table.md").read_text()
+    time.sleep(1.6)  # the timer of a finished cell is off
+
+
+def test_time_limits_that_cannot_be_kept_are_refused():
+    with pytest.raises(ValueError, match="positive"), within(0):
+        pass
+    caught = []
+
+    def elsewhere():
+        try:
+            with within(1):
+                pass
+        except ValueError as error:
+            caught.append(str(error))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert "main thread" in caught[0]
 
 
 def test_ctrl_c_keeps_what_is_done_and_a_resumed_grid_is_the_same(tmp_path):
