@@ -54,8 +54,8 @@ def benchmark(
     """
     from scidiff.benchmark.grid import benchmark as run
     from scidiff.benchmark.grid import plan
+    from scidiff.benchmark.markdown import table
     from scidiff.benchmark.questions import known
-    from scidiff.benchmark.results import table
     from scidiff.benchmark.tuning import Tuning
     from scidiff.interop.deepinv_samplers import METHODS
     from scidiff.posterior import names
