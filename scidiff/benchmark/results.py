@@ -181,7 +181,9 @@ def rows(data: xr.Dataset, problem: str) -> list[dict[str, Any]]:
 
 def _paired(a: Tensor, b: Tensor) -> tuple[float, float, float]:
     both = ~(a.isnan() | b.isnan())
-    return paired_interval(a[both].tolist(), b[both].tolist()) if bool(both.any()) else (math.nan,) * 3
+    if not bool(both.any()):
+        return math.nan, math.nan, math.nan
+    return paired_interval(a[both].tolist(), b[both].tolist())
 
 
 def _calibration(cells: xr.Dataset) -> dict[str, float]:
