@@ -95,7 +95,7 @@ def run_cell(cell: Cell, folder: Path | None = None, retry: bool = False, limit:
     found = kept(cell, folder)
     if found is not None and not (retry and found["status"] == "failed"):
         return found
-    from scidiff.record import source
+    from scidiff.record import source, versions
 
     record: dict[str, Any] = {
         "problem": cell.problem,
@@ -106,6 +106,8 @@ def run_cell(cell: Cell, folder: Path | None = None, retry: bool = False, limit:
         "budget": str(cell.budget or ""),
         "tuned": cell.tuned,
         "source": source(),
+        "versions": versions(),
+        "threads": torch.get_num_threads(),
         "status": "done",
         "reason": "",
     }
@@ -114,16 +116,21 @@ def run_cell(cell: Cell, folder: Path | None = None, retry: bool = False, limit:
         with within(limit):
             numbers, fields = _compute(cell)
         record |= numbers
-    except (KeyboardInterrupt, Interrupted, MemoryError):
+    except (KeyboardInterrupt, Interrupted):
         raise
     except TimeoutError as error:
         record |= {"status": "failed", "reason": str(error)}
-    except TypeError as error:
-        record |= {"status": "skipped", "reason": " ".join(str(error).split()).partition(" Samplers that")[0]}
     except Exception as error:
+        if isinstance(error, TypeError) and not cell.method.foreign:  # how samplers say what they require
+            reason = " ".join(str(error).split()).partition(" Samplers that")[0]
+            return _written(cell, folder, record | {"status": "skipped", "reason": reason}, {})
         frame = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})"
         record |= {"status": "failed", "reason": " ".join(reason.split())}
+    return _written(cell, folder, record, fields)
+
+
+def _written(cell: Cell, folder: Path | None, record: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
     if folder is not None:
         place = folder / cell.folder
         place.mkdir(parents=True, exist_ok=True)
@@ -147,13 +154,23 @@ def _compute(cell: Cell) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "settings": ", ".join(f"{key}={value}" for key, value in method.parameters.items()),
         "drawn": len(ensemble.samples),
         "scores": _finite(scores),
-        "own": _finite(asked.own(ensemble)) if len(ensemble.samples) > 1 else {},
+        "own": _own(asked, ensemble),
         "ranks": ranks,
         "cost": ensemble.cost.as_dict() if cell.method.name != EXACT else {},
         "seconds": round(seconds, 4),
         "peak_memory_bytes": memory,
     }
     return numbers, _fields(asked, ensemble)
+
+
+def _own(asked: Question, ensemble: Ensemble) -> dict[str, float]:
+    """The problem's own scores; of a single estimate those that one field has."""
+    if len(ensemble.samples) > 1:
+        return _finite(asked.own(ensemble))
+    try:
+        return _finite(asked.own(ensemble))
+    except (ValueError, RuntimeError, ArithmeticError):  # a score of the problem wants members
+        return {}
 
 
 def _finite(scores: Mapping[str, float]) -> dict[str, float]:

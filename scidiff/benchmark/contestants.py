@@ -64,6 +64,11 @@ class Contestant:
         return self.function is None and self.name in names()
 
     @property
+    def foreign(self) -> bool:
+        """Whether it is a function, which states no requirements."""
+        return self.function is not None and not hasattr(self.function, "requires")
+
+    @property
     def population(self) -> bool:
         """Whether members come from particles that are computed together: their cost is shared."""
         return self.tunable and hasattr(get(self.name, **self.parameters), "particles")

@@ -15,7 +15,7 @@ from scidiff.benchmark.contestants import EXACT, Contestant, contestant
 from scidiff.benchmark.engines import Engine, processes, serial
 from scidiff.benchmark.questions import EXACT_PREFIX, known
 from scidiff.benchmark.tuning import FIRST_CASE, Tuning, best
-from scidiff.errors import InputError
+from scidiff.errors import InputError, Interrupted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -108,6 +108,8 @@ def benchmark(
         Numbers with dimensions (problem, sampler, seed), see `scidiff.benchmark.results`. With ``output`` also
         ``results.nc``, ``results.csv``, ``table.md`` and ``index.html`` with its pictures.
 
+    A grid that is stopped leaves tables of its finished cells, without the page.
+
     Raises:
         ValueError: see `plan`.
         InputError: ``output`` holds results and neither ``resume`` nor ``overwrite`` is given.
@@ -123,12 +125,19 @@ def benchmark(
     tried: dict[str, list[dict[str, Any]]] = {}
     if tuning is not None:
         cells, tried = _tuned(cells, tuning, partial(_run, run=run, store=store, retry=retry, limit=limit, tell=tell))
-    records = _run(cells, run=run, store=store, retry=retry, limit=limit, tell=tell)
     attributes = {
         "members": members,
         "budget": str(budget or "none"),
         "tuning": "none" if tuning is None else str(tuning),
     }
+    try:
+        records = _run(cells, run=run, store=store, retry=retry, limit=limit, tell=tell)
+    except (KeyboardInterrupt, Interrupted):
+        done = [record for record in (kept(cell, store) for cell in cells) if record is not None]
+        if folder is not None and done:
+            attributes["unfinished"] = f"{len(done)} of {len(cells)} cells"
+            write(folder, dataset(done, attributes, tried), done)
+        raise
     data = dataset(records, attributes, tried)
     if folder is not None:
         write(folder, data, records, [store / cell.folder for cell in cells] if store else [])
@@ -178,8 +187,11 @@ def _run(
 
 
 def _words(record: dict[str, Any]) -> str:
+    from scidiff.benchmark.results import diverged
+
     shown = [f"{k} {record['scores'][k]:.3g}" for k in ("crps", "spread_skill", "coverage") if k in record["scores"]]
-    return ", ".join([*shown, f"{record['seconds']:.1f} s"])
+    far = diverged(record)
+    return ", ".join([*([far] if far else []), *shown, f"{record['seconds']:.1f} s"])
 
 
 def _clock(seconds: float) -> str:

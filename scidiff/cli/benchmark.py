@@ -60,8 +60,8 @@ def benchmark(
     """
     from scidiff.benchmark.grid import benchmark as run
     from scidiff.benchmark.grid import plan
+    from scidiff.benchmark.markdown import table
     from scidiff.benchmark.questions import known
-    from scidiff.benchmark.results import table
     from scidiff.benchmark.tuning import Tuning
     from scidiff.interop.deepinv_samplers import METHODS
     from scidiff.posterior import names
@@ -77,9 +77,7 @@ def benchmark(
     if not problems:
         raise ConfigError("name at least one problem; `scidiff benchmark --list` shows them.")
     if limit is not None and scheduler is not None:
-        raise ConfigError(
-            "--limit needs processes of its own (--workers); Dask computes in threads. Leave one out."
-        )
+        raise ConfigError("--limit needs processes of its own (--workers); Dask computes in threads. Leave one out.")
     chosen, cases = samplers or names(), range(seed, seed + seeds)
     try:
         plan(problems, chosen, cases, members, budget)
