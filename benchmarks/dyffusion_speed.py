@@ -3,7 +3,7 @@
     python benchmarks/dyffusion_speed.py [--rows 8] [--side 32] [--repeat 15] [--threads 1]
 
 Both ratios are of processor time in this process, medians over rounds in which the candidates take turns. "bare" is the
-same number of network calls on ready inputs, the interpolator's in pairs; masks are drawn in both. Rows are members; the
+same number of network calls on ready inputs, the interpolator's in pairs; masks are drawn in both. Rows are members. The
 last line is the fastest forecast of all rounds by the clock on the wall, which other work on the machine makes slower:
 compare it between --threads 1 and 2.
 """
