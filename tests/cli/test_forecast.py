@@ -174,3 +174,39 @@ def test_corrections_times_and_seed(run, home):
     weight = np.cos(np.deg2rad(found.lat))  # equal cells of 30 degrees: proportional to their areas
     mean = found.slp.astype("f8").weighted(weight).mean(("lat", "lon"))
     assert float(np.abs(mean.diff("lead_time")).max()) < 0.1
+
+
+def test_prescribed_values_from_a_file(run, home):
+    ds = fields(20)
+    edge = ds.slp.where(ds.lon == 0)  # one meridian is set, the rest is missing and stays free
+    edge.to_netcdf(home / "edge.nc", engine="h5netcdf")
+    base = ("forecast", home / "ar.safetensors", home / "start.nc", "--lead", 3, "--members", 2, "--progress", "none")
+    out = home / "p.zarr"
+    assert run(*base, "--out", home / "free.zarr")[0] == 0
+    assert run(*base, "--prescribe", f"slp={home / 'edge.nc'}", "--out", out)[0] == 0
+    found, free = (xr.open_zarr(home / f"{n}.zarr", chunks=None).load() for n in ("p", "free"))
+    for lead in range(3):
+        truth = ds.slp.sel(lon=0).values[1 + lead : 9 + lead]
+        assert np.allclose(found.slp.isel(lead_time=lead).sel(lon=0), truth[:, None], rtol=1e-6)
+    assert np.allclose(found.t, free.t) and np.array_equal(found.slp[:, :, 0, :, 1:], free.slp[:, :, 0, :, 1:])
+
+    (edge + 1.0).assign_attrs(units="Pa").to_netcdf(home / "other.nc", engine="h5netcdf")
+    edge.isel(time=slice(0, 5)).to_netcdf(home / "short.nc", engine="h5netcdf")
+    edge.where(edge.time != edge.time[3]).to_netcdf(home / "gap.nc", engine="h5netcdf")
+    edge.assign_attrs(units="K").to_netcdf(home / "kelvin.nc", engine="h5netcdf")
+    edge.isel(lat=slice(1, 4)).to_netcdf(home / "cut.nc", engine="h5netcdf")
+    edge.rename("wind").to_netcdf(home / "wind.nc", engine="h5netcdf")
+    for words, code, text in [
+        (("slp",), 2, "VARIABLE=FILE"),
+        ((f"slp={home / 'none.nc'}",), 3, "no such file"),
+        ((f"slp={home / 'wind.nc'}",), 3, "no variable 'slp'; found wind"),
+        ((f"wind={home / 'wind.nc'}",), 3, "'wind' cannot be prescribed"),
+        ((f"slp={home / 'short.nc'}",), 3, "the forecast needs 2001-01-06"),
+        ((f"slp={home / 'gap.nc'}",), 3, "missing at some of the points or times"),
+        ((f"slp={home / 'kelvin.nc'}",), 3, "units 'K', which do not measure"),
+        ((f"slp={home / 'cut.nc'}",), 3, "the model was trained on"),
+        ((f"slp={home / 'other.nc'}", "--out", out, "--resume"), 3, "Resume with the settings of the first run"),
+    ]:
+        found, stdout, stderr = run(*base, "--out", home / "x.zarr", "--prescribe", *words)
+        assert (found, stdout, text in stderr) == (code, "", True), (words, stderr)
+        assert len(stderr.splitlines()) == 1 and not (home / "x.zarr").exists()
