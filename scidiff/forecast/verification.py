@@ -27,7 +27,7 @@ from scidiff.forecast.state import Variable
 from scidiff.forecast.times import Step, same_time, text_step
 from scidiff.metrics import Accumulator, Metric
 
-__all__ = ["METRICS", "verify"]
+__all__ = ["METRICS", "open_forecast", "verify"]
 
 ALIASES = {
     "number": "member",
@@ -104,9 +104,9 @@ def verify(
     named = isinstance(baseline, str) and baseline in ("persistence", "climatology")
     if named and baseline == "climatology" and climatology is None:
         raise ValueError("the baseline 'climatology' needs a climatology.")
-    fc, tr = _forecast(forecast, "the forecast"), open_dataset(truth, "the truth")
+    fc, tr = open_forecast(forecast, "the forecast"), open_dataset(truth, "the truth")
     cl = None if climatology is None else open_dataset(climatology, "the climatology")
-    other = baseline if named or baseline is None else _forecast(baseline, "the baseline")
+    other = baseline if named or baseline is None else open_forecast(baseline, "the baseline")
     names = (
         [str(n) for n in fc.data_vars if n in tr and "lead_time" in fc[n].dims]
         if variables is None
@@ -122,7 +122,12 @@ def verify(
     return found
 
 
-def _forecast(source: Any, what: str) -> xr.Dataset:
+def open_forecast(source: Any, what: str) -> xr.Dataset:
+    """A finished forecast with dimensions init_time, member and lead_time; other names of them are understood.
+
+    Raises:
+        InputError: the path is absent or unreadable, the forecast is not finished, or has no initial or lead times.
+    """
     ds = open_dataset(source, what)
     ds = ds.rename({old: new for old, new in ALIASES.items() if old in ds.dims and new not in ds.dims})
     if ds.attrs.get("complete", 1) == 0:

@@ -210,3 +210,45 @@ def test_prescribed_values_from_a_file(run, home):
         found, stdout, stderr = run(*base, "--out", home / "x.zarr", "--prescribe", *words)
         assert (found, stdout, text in stderr) == (code, "", True), (words, stderr)
         assert len(stderr.splitlines()) == 1 and not (home / "x.zarr").exists()
+
+
+def test_pictures_of_a_forecast(run, home):
+    from PIL import Image
+
+    base = ("forecast", home / "ar.safetensors", home / "start.nc", "--lead", 3, "--members", 3, "--progress", "none")
+    assert run(*base, "--out", home / "f.zarr")[0] == 0
+    words = ("plot", home / "f.zarr", "--truth", home / "truth.nc", "--out", home / "figures")
+    point = ("--at", "2001-01-03", "--point", "lat=44,lon=11", "--point", "lat=-40,lon=40")
+    code, stdout, _ = run(*words, *point, "--json")
+    assert code == 0 and len(json.loads(stdout)["files"]) == 3
+    with Image.open(home / "figures" / "forecast.gif") as film:
+        assert film.n_frames == 3
+    for name in ("maps", "fan"):
+        with Image.open(home / "figures" / f"{name}.png") as picture:
+            assert np.asarray(picture.convert("L")).std() > 10  # not an empty page
+    assert len(list((home / "figures").iterdir())) == 3  # nothing half-written is left
+    for extra, code, text in [
+        ((), 3, "exists; choose another --out"),
+        (("--overwrite", "--point", "here"), 2, "--point must be coordinates"),
+        (("--overwrite", "--point", "x=1"), 3, "a point has lat, lon; there is no 'x'"),
+        (("--overwrite", "--at", "someday"), 2, "--at must be a date"),
+        (("--overwrite", "--at", "1999-01-01"), 3, "no initial time 1999-01-01"),
+        (("--overwrite", "--variable", "wind"), 3, "the forecast holds no 'wind'"),
+        (("--overwrite", "--variable", "t", "--level", "700"), 3, "t has no level 700; it has 500, 850"),
+    ]:
+        found, stdout, stderr = run(*words, *extra)
+        assert (found, stdout, text in stderr) == (code, "", True), (extra, stderr)
+        assert len(stderr.splitlines()) == 1
+    xr.open_dataset(home / "truth.nc", engine="h5netcdf")[["t"]].to_netcdf(home / "t.nc", engine="h5netcdf")
+    code, _, stderr = run("plot", home / "f.zarr", "--truth", home / "t.nc", "--out", home / "new")
+    assert code == 3 and "the truth holds no 'slp'" in stderr and not (home / "new").exists()
+
+
+def test_a_line_of_points_has_a_fan_but_no_maps(run, home, tmp_path):
+    ds = fields(8)[["slp"]].isel(lat=0, drop=True)
+    save_forecaster(AR(), home / "line.safetensors", spec=spec_of(ds, "slp"))
+    ds.to_netcdf(home / "line.nc", engine="h5netcdf")
+    words = ("forecast", home / "line.safetensors", home / "line.nc", "--lead", 2, "--progress", "none")
+    assert run(*words, "--out", home / "line.zarr")[0] == 0
+    assert run("plot", home / "line.zarr", "--out", home / "line")[0] == 0
+    assert [path.name for path in (home / "line").iterdir()] == ["fan.png"]
