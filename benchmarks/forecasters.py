@@ -5,9 +5,9 @@
                                      [--threads 1] [--out runs/forecasters]
 
 Cases: advection-16, advection-32 (exact law known), spring-mesh, spring-mesh-long, kolmogorov, lorenz96, and, with
---data the folder of real series: slp, t2m, sst, radar. A trained forecaster is added with --model; its file tells
-whether it wants the series itself or departures from the season. Longer leads than a forecaster's horizon feed its
-last states back. Masses of the spring mesh that are pinned stay where they are, for every forecaster.
+--data the folder of real series: slp, t2m, sst, kaplan, radar. A trained forecaster is added with --model; its file
+tells whether it wants the series itself or departures from the season. Longer leads than a forecaster's horizon feed
+its last states back. Masses of the spring mesh that are pinned stay where they are, for every forecaster.
 
 Forecasts start at times of the test part, the same for all; member m of case b has its own random stream. With --part
 validation they start in the validation part: that is where settings are chosen. Every cell (case, forecaster) is
@@ -15,9 +15,10 @@ written to --out when it is done, and read from there the next time: delete the 
 patterns and of analogues are chosen on the validation part, by CRPS at the middle lead.
 
 CRPS is fair, averaged over area and cases, in the units of the variable (for several variables that do not share their
-units: in standard deviations of each). "x floor" is the mean CRPS divided by that of the exact law on the same cases. Coverage is that of the central
-90 % interval (Student's t). The difference to damped persistence, or to --against, is that of the mean CRPS, with the 95 % interval of
-2000 block bootstrap samples of cases: trajectories, or blocks of successive initial times.
+units: in standard deviations of each). "x floor" is the mean CRPS divided by that of the exact law on the same cases.
+Coverage is that of the central 90 % interval (Student's t). The difference to damped persistence, or to --against, is
+that of the mean CRPS, with the 95 % interval of 2000 block bootstrap samples of cases: trajectories, or blocks of
+successive initial times.
 """
 
 import argparse
@@ -63,6 +64,7 @@ class Case:
 
 SERIES = {"slp": "ncep_slp_natl_daily_2001_2008", "t2m": "ncep_t2m_precip_daily_10x12"}
 SERIES |= {"sst": "sst_anom_pacific_monthly_1970_2003", "radar": "radar_knmi_20100826_5min"}
+SERIES["kaplan"] = "kaplan_sst_anom_pacific_monthly_1856_1982"
 ADVECTION = {"variables": ("tracer",), "horizon": 8, "leads": (1, 2, 4, 8), "step": "step", "every": 8}
 MESH = ("q_x", "q_y", "p_x", "p_y")
 EXACT = ("exact", "persistence", "damped", "climatology", "analogues", "lim")
@@ -81,6 +83,10 @@ CASES = {
     "slp": Case("slp", ("slp",), 5, (1, 2, 3, 4, 5), "day", file=SERIES["slp"], every=2, block=5),
     "t2m": Case("t2m", ("t",), 5, (1, 2, 3, 4, 5), "day", file=SERIES["t2m"], every=2, block=5),
     "sst": Case("sst", ("sst_anom",), 7, (3, 4, 5, 6, 7), "month", file=SERIES["sst"], block=12, patterns=(5, 10, 20)),
+    "kaplan": Case(
+        "series", ("sst_anom",), 7, (3, 4, 5, 6, 7), "month", file=SERIES["kaplan"], block=12, patterns=(5, 10, 20, 40),
+        options={"validation": ("1951", "1960"), "test": ("1961", "1982"), "departures": True, "season": True},
+    ),
     "radar": Case(
         "radar", ("log_rain",), 12, (1, 3, 6, 9, 12), "5 min", file=SERIES["radar"], block=5,
         forecasters=RAIN, patterns=(3, 6, 12), options={"coarsen": 4},

@@ -292,14 +292,25 @@ def _array(axis: Axes, array: xr.DataArray, panel: str) -> None:
             axis.axhline(1, color=INK, lw=0.8, ls=":")
         elif panel == "spectrum":
             k = part["wavenumber"].values
-            axis.loglog(k[1:], values[0, 1:], color=colour, label=f"members {label}")
-            axis.loglog(k[1:], values[1, 1:], color=colour, ls="--", label=f"truth {label}")
+            _plain_log(axis)
+            axis.plot(k[1:], values[0, 1:], color=colour, label=f"members {label}")
+            axis.plot(k[1:], values[1, 1:], color=colour, ls="--", label=f"truth {label}")
         else:
             axis.plot(values[1], values[2], color=colour, marker="o", ms=3, label=label)
             axis.plot([0, 1], [0, 1], color=INK, lw=0.8, ls=":")
     words = {"ranks": "rank of the truth (1 is flat)", "spectrum": "wavenumber"}
     _dress(axis, words.get(panel, "forecast probability"))
     axis.legend(fontsize=7, frameon=False)
+
+
+def _plain_log(axis: Axes) -> None:
+    """Logarithmic axes; less than a decade of wavenumbers is labelled at 1, 2 and 5, in plain numbers."""
+    from matplotlib.ticker import FormatStrFormatter, LogLocator
+
+    axis.loglog()
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.xaxis.set_minor_locator(LogLocator(subs=()))
 
 
 def animate(

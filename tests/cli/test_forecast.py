@@ -252,3 +252,29 @@ def test_a_line_of_points_has_a_fan_but_no_maps(run, home, tmp_path):
     assert run(*words, "--out", home / "line.zarr")[0] == 0
     assert run("plot", home / "line.zarr", "--out", home / "line")[0] == 0
     assert [path.name for path in (home / "line").iterdir()] == ["fan.png"]
+
+
+def test_land_is_missing_in_the_forecast_of_a_model_with_a_mask(run, home):
+    ds = fields(8, land=True)
+    save_forecaster(AR(), home / "sea.safetensors", spec=spec_of(ds, "slp", mask="missing"))
+    ds.to_netcdf(home / "sea.nc", engine="h5netcdf")
+    words = ("forecast", home / "sea.safetensors", "--lead", 2, "--members", 2, "--progress", "none")
+    assert run(*words, home / "sea.nc", "--out", home / "sea.zarr")[0] == 0
+    found = xr.open_zarr(home / "sea.zarr", chunks=None).slp.load()
+    assert (found.isnull() == ds.slp[0].isnull()).all() and int(found[0, 0, 0].isnull().sum()) == 2
+    ds.slp[3, 0, 0] = np.nan
+    ds.to_netcdf(home / "hole.nc", engine="h5netcdf")
+    code, _, stderr = run(*words, home / "hole.nc", "--out", home / "hole.zarr")
+    assert code == 3 and "2001-01-04" in stderr and "slp" in stderr and not (home / "hole.zarr").exists()
+
+
+def test_arrays_of_numpy_are_an_initial_state(run, home):
+    ds = fields(8)
+    save_forecaster(AR(), home / "one.safetensors", spec=spec_of(ds, "slp"))
+    parts = {name: ds[name].values for name in ("slp", "lat", "lon")}
+    np.savez(home / "start.npz", time=ds.time.values.astype("datetime64[D]"), units="Pa", **parts)
+    words = ("forecast", home / "one.safetensors", "--lead", 2, "--members", 2, "--progress", "none")
+    for name in ("start.npz", "start.nc"):
+        assert run(*words, home / name, "--out", home / f"{name}.zarr")[0] == 0
+    one, two = (xr.open_zarr(home / f"{name}.zarr", chunks=None).slp.load() for name in ("start.npz", "start.nc"))
+    assert one.shape == two.shape and np.allclose(one, two, rtol=1e-6)
