@@ -21,7 +21,7 @@ from scidiff.forecast.state import Variable
 from scidiff.forecast.times import Step, same_time, text_step
 from scidiff.metrics import Accumulator, Metric
 
-__all__ = ["Scorer", "forecast_of"]
+__all__ = ["Scorer", "open_forecast"]
 
 ALIASES = {
     "number": "member",
@@ -39,8 +39,12 @@ BLOCK_NUMBERS = 1 << 23
 """Numbers of a forecast that are read at once, 32 MB of float32."""
 
 
-def forecast_of(source: Any, what: str) -> xr.Dataset:
-    """A forecast with dimensions init_time, member and lead_time, whatever they were called."""
+def open_forecast(source: Any, what: str) -> xr.Dataset:
+    """A finished forecast with dimensions init_time, member and lead_time; other names of them are understood.
+
+    Raises:
+        InputError: the path is absent or unreadable, the forecast is not finished, or has no initial or lead times.
+    """
     ds = open_dataset(source, what)
     ds = ds.rename({old: new for old, new in ALIASES.items() if old in ds.dims and new not in ds.dims})
     if ds.attrs.get("complete", 1) == 0:

@@ -18,7 +18,7 @@ import xarray as xr
 from scidiff.errors import InputError
 from scidiff.forecast.inputs import open_dataset
 from scidiff.forecast.score_table import METRICS, score_table
-from scidiff.forecast.scorer import Scorer, forecast_of
+from scidiff.forecast.scorer import Scorer, open_forecast
 
 __all__ = ["METRICS", "verify"]
 
@@ -86,9 +86,9 @@ def verify(
     named = isinstance(baseline, str) and baseline in ("persistence", "climatology")
     if named and baseline == "climatology" and climatology is None:
         raise ValueError("the baseline 'climatology' needs a climatology.")
-    fc, tr = forecast_of(forecast, "the forecast"), open_dataset(truth, "the truth")
+    fc, tr = open_forecast(forecast, "the forecast"), open_dataset(truth, "the truth")
     cl = None if climatology is None else open_dataset(climatology, "the climatology")
-    other = baseline if named or baseline is None else forecast_of(baseline, "the baseline")
+    other = baseline if named or baseline is None else open_forecast(baseline, "the baseline")
     names = (
         [str(n) for n in fc.data_vars if n in tr and "lead_time" in fc[n].dims]
         if variables is None
@@ -140,10 +140,10 @@ def _part(
     leads: range,
 ) -> tuple[range, xr.Dataset | None]:
     """Scores of some leads, NaN for the others; None if these leads have no case. Runs on a worker."""
-    fc, tr = forecast_of(forecast, "the forecast"), open_dataset(truth, "the truth")
+    fc, tr = open_forecast(forecast, "the forecast"), open_dataset(truth, "the truth")
     cl = None if climatology is None else open_dataset(climatology, "the climatology")
     named = baseline is None or (isinstance(baseline, str) and baseline in ("persistence", "climatology"))
-    other = baseline if named else forecast_of(baseline, "the baseline")
+    other = baseline if named else open_forecast(baseline, "the baseline")
     scorer = Scorer.make(name, fc, tr, cl, other, metrics, thresholds, weights, fair, ("lead_time",), seed)
     scorer.run(leads)
     return leads, score_table(scorer, level, block, seed) if scorer.model else None
