@@ -1,7 +1,8 @@
 """Builds the documentation as a site: pages, gallery and reference. `make docs` calls it.
 
-Pages are those of docs/, the gallery is made of the examples (their question, their code, their picture where the
-repository holds one), the reference of the docstrings of everything that packages export. Nothing is fetched. A page
+Pages are those of docs/, the gallery is made of the examples (their question, their text, their code), the catalogue of
+everything that has a name (`catalogue.py`: equation, reference, certificate, cost), the reference of the docstrings of
+everything that packages export. Nothing is fetched. A page
 that cannot be read, a link to a page that is not there and a docstring that is not valid end the build.
 
     python docs/site/build.py [FOLDER]        # default build/site
@@ -15,6 +16,9 @@ import re
 import shutil
 import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+import catalogue  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {
@@ -108,7 +112,8 @@ def main(target: str | Path = ROOT / "build" / "site") -> int:
         shutil.rmtree(source)
     source.mkdir(parents=True)
     shutil.copy(Path(__file__).with_name("conf.py"), source)
-    index(source, {"Pages": pages(source), "Gallery": gallery(source), "Reference": reference(source)})
+    parts = {"Pages": pages(source), "Gallery": gallery(source), "Catalogue": catalogue.pages(source)}
+    index(source, {**parts, "Reference": reference(source)})
     return build_main(["-q", "-W", "--keep-going", "-b", "html", str(source), str(target / "html")])
 
 
