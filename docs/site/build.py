@@ -42,15 +42,17 @@ PACKAGES = {
 
 
 def pages(folder: Path) -> list[str]:
-    """Copies docs/*.md; links that leave docs/ point to the repository's text instead. Returns their names."""
+    """Copies docs/*.md; links that leave docs/ point to the repository's text instead. Returns their names.
+
+    docs/README.md, the questions that pages answer and the words they use, becomes the page ``overview``.
+    """
     names = []
     for path in sorted((ROOT / "docs").glob("*.md")):
-        if path.name == "README.md":
-            continue
         text = re.sub(r"\]\((?:\.\./)+([\w./-]+)\)", r"] (`\1`)", path.read_text(encoding="utf-8"))
         text = re.sub(r"^```(bash|sh)$", "```shell", text, flags=re.MULTILINE)
-        (folder / path.name).write_text(text.replace("README.md)", "index.md)"), encoding="utf-8")
-        names.append(path.stem)
+        name = "overview" if path.name == "README.md" else path.stem
+        (folder / f"{name}.md").write_text(text.replace("](README.md)", "](overview.md)"), encoding="utf-8")
+        names.append(name)
     if (ROOT / "docs" / "figures").is_dir():
         shutil.copytree(ROOT / "docs" / "figures", folder / "figures")
     return names
@@ -96,7 +98,7 @@ def index(folder: Path, parts: dict[str, list[str]]) -> None:
     readme = re.sub(r"\]\(docs/([\w.-]+\.md)(#[\w-]+)?\)", r"](\1\2)", readme)
     readme = re.sub(r"\(docs/figures/", "(figures/", readme)
     readme = re.sub(r"\]\((?!figures/|https?:|#|[\w-]+\.md)([\w./-]+)\)", r"] (`\1`)", readme)
-    lines = [readme.replace("docs/README.md", "index.md")]
+    lines = [readme.replace("](README.md)", "](overview.md)")]
     for title, names in parts.items():
         lines += ["", "```{toctree}", ":caption: " + title, ":maxdepth: 1", ":hidden:", "", *names, "```"]
     (folder / "index.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
