@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from dataclasses import replace
+from multiprocessing import active_children
 
 import numpy as np
 import pytest
@@ -259,6 +260,21 @@ def test_ctrl_c_keeps_what_is_done_and_a_resumed_grid_is_the_same(tmp_path):
     again = benchmark([NAME], samplers, seeds=[0, 1], members=4, output=part, resume=True)
     for name in ("crps", "rank", "own_mean_error", "denoiser"):
         np.testing.assert_array_equal(again[name], full[name])
+
+
+def naps(seconds):
+    time.sleep(seconds)
+    return {}
+
+
+def test_a_grid_that_ends_early_does_not_wait_for_its_workers():
+    before = set(active_children())
+    found = processes(2)(naps, [0.0, 60.0, 60.0])
+    assert next(found) == (0, {})
+    assert len(set(active_children()) - before) == 2
+    begin = time.monotonic()
+    found.close()
+    assert time.monotonic() - begin < 30 and set(active_children()) == before
 
 
 def test_two_processes_give_the_same_members(tmp_path):
