@@ -325,6 +325,9 @@ def test_the_rank_of_the_truth_is_central_for_exact_draws_and_extreme_for_the_pr
     ("arguments", "text"),
     [
         ({"problems": ["exact-inpaintin"]}, "did you mean 'exact-inpainting'"),
+        ({"problems": ["ct:veiws=3"]}, "did you mean 'views'"),
+        ({"problems": ["ct:views=abc"]}, "views must be a whole number, got 'abc'"),
+        ({"problems": ["exact-blur:size=3"]}, "takes no parameters"),
         ({"samplers": ["mmsp"]}, "did you mean 'mmps'"),
         ({"samplers": ["mmps:stepz=3"]}, "did you mean 'steps'"),
         ({"samplers": ["deepinv-dp"]}, "did you mean 'dps'"),
