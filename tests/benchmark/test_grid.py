@@ -105,7 +105,7 @@ def test_a_nested_method_saves_iterations_before_it_saves_steps():
 
 
 def test_a_method_that_diverges_is_marked_and_one_that_errs_is_not_skipped():
-    from scidiff.benchmark.markdown import table
+    from scidiff.benchmark.markdown import overview, table
 
     lines: list[str] = []
     samplers = ["mmps:steps=8", ("far", far_away), ("confused", confused)]
@@ -115,6 +115,12 @@ def test_a_method_that_diverges_is_marked_and_one_that_errs_is_not_skipped():
     assert set(data["status"].sel(sampler="confused").values.ravel()) == {"failed"}  # a TypeError of its own
     far = next(line for line in table(data).splitlines() if line.startswith("| far |"))
     assert far.endswith("| 2 diverged |")
+    heads, cells = overview(data)
+    shown = {sampler: cell for sampler, cell in cells}
+    best = float(data["crps"].sel(sampler="mmps:steps=8").mean())
+    exact = float(data["crps"].sel(sampler="exact draws").mean())
+    assert heads == ["sampler", NAME] and shown["far"] == "diverged" and shown["confused"] == "failed"
+    assert shown["mmps:steps=8"].startswith("1.00 (0.") and shown["exact draws"].startswith(f"{exact / best:.2f} (0.")
     assert "- far: diverged: up to" in table(data) and any("diverged" in line for line in lines)
 
 
