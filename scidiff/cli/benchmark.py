@@ -30,7 +30,13 @@ def benchmark(
     seeds: Annotated[int, typer.Option(min=1, help="Number of cases.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="The first case.")] = 0,
     budget: Annotated[
-        str | None, typer.Option(help="denoiser=256, operator=1000 or seconds=30: sets everybody's number of steps.")
+        str | None,
+        typer.Option(
+            help="denoiser=256, operator=1000, seconds=30, or several (a,b): sets everybody's number of steps."
+        ),
+    ] = None,
+    limit: Annotated[
+        float | None, typer.Option(min=1, help="Seconds after which a cell has failed. Not with --scheduler.")
     ] = None,
     tune: Annotated[
         int, typer.Option(min=0, help="Settings to try per method, on other cases; 0 keeps the defaults.")
@@ -54,8 +60,8 @@ def benchmark(
     """
     from scidiff.benchmark.grid import benchmark as run
     from scidiff.benchmark.grid import plan
+    from scidiff.benchmark.markdown import table
     from scidiff.benchmark.questions import known
-    from scidiff.benchmark.results import table
     from scidiff.benchmark.tuning import Tuning
     from scidiff.interop.deepinv_samplers import METHODS
     from scidiff.posterior import names
@@ -70,6 +76,8 @@ def benchmark(
         return
     if not problems:
         raise ConfigError("name at least one problem; `scidiff benchmark --list` shows them.")
+    if limit is not None and scheduler is not None:
+        raise ConfigError("--limit needs processes of its own (--workers); Dask computes in threads. Leave one out.")
     chosen, cases = samplers or names(), range(seed, seed + seeds)
     try:
         plan(problems, chosen, cases, members, budget)
@@ -92,6 +100,7 @@ def benchmark(
         resume=resume,
         overwrite=overwrite,
         retry=retry,
+        limit=limit,
         engine=engine,
         tell=say,
     )

@@ -42,6 +42,8 @@ def test_ctrl_c_keeps_cells(scidiff, tmp_path, monkeypatch):
         (["exact-inpaintin"], "did you mean 'exact-inpainting'"),
         (["ct", "-s", "mmsp"], "did you mean 'mmps'"),
         (["ct", "--budget", "denoisers=3"], "Write denoiser=256"),
+        (["ct", "--budget", "denoiser=3,denoiser=4"], "limited twice"),
+        (["ct", "--limit", "5", "--scheduler", "local"], "--limit needs processes"),
         (["ct", "--seed", "10000"], "for tuning"),
         ([], "at least one problem"),
     ],

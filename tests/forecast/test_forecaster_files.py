@@ -126,11 +126,11 @@ def test_the_time_of_year_need_not_be_given() -> None:
     from scidiff.datasets import with_season
 
     spec = load_forecaster("slp-north-atlantic").spec
-    times = np.datetime64("2009-12-30", "ns") + np.arange(6) * np.timedelta64(1, "D")
-    values = np.full((6, *spec.grid.shape), 101_300.0, "f4")
+    times = np.datetime64("2009-12-30", "ns") + np.arange(7) * np.timedelta64(1, "D")
+    values = np.full((7, *spec.grid.shape), 101_300.0, "f4")
     ds = xr.Dataset({"slp": (("time", "lat", "lon"), values, {"units": "Pa"})}, {**spec.grid.coords(), "time": times})
     run = lambda forcing: scidiff.forecast(  # noqa: E731
-        "slp-north-atlantic", ds.isel(time=[0]), 5, 2, forcing=forcing, output=None
+        "slp-north-atlantic", ds.isel(time=[0, 1]), 5, 2, forcing=forcing, output=None
     )["slp"]
     own, given = run(None), run(with_season(ds))
     np.testing.assert_array_equal(own, given)
