@@ -55,7 +55,9 @@ def _level(array: xr.DataArray, level: float | None) -> xr.DataArray:
     if dim is None:
         return array
     if level is not None and level not in array[dim].values:
-        raise InputError(f"{array.name} has no {dim} {level:g}; it has {', '.join(f'{v:g}' for v in array[dim].values)}.")
+        raise InputError(
+            f"{array.name} has no {dim} {level:g}; it has {', '.join(f'{v:g}' for v in array[dim].values)}."
+        )
     return array.isel({dim: 0}) if level is None else array.sel({dim: level})
 
 
