@@ -10,14 +10,17 @@ wavenumber counts waves per grid step, 0.5 the shortest. 1 is a member with the 
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
-from forecasters import ROOT, SERIES
 
 from scidiff.datasets import part_of, trajectories, with_season
 from scidiff.forecast import load_forecaster
 from scidiff.metrics import Accumulator, Spectrum, power_spectrum
 from scidiff.rng import Streams
+
+FILES = {"slp": "ncep_slp_natl_daily_2001_2008.npz", "t2m": "ncep_t2m_precip_daily_10x12.npz"}
+ROOT = 7
 
 
 def main() -> None:
@@ -30,11 +33,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    file = arguments.data / f"{SERIES[arguments.case]}.npz"
+    file = arguments.data / FILES[arguments.case]
     ds = part_of(trajectories(arguments.case, file=file, departures=False), arguments.part)
     print(f"{arguments.case}, {arguments.part} part, {arguments.cases} cases, root {ROOT}, threads {arguments.threads}")
     for path in arguments.models:
-        model = load_forecaster(path)
+        model: Any = load_forecaster(path)
         x, forcing = model.spec.to_tensor(ds), model.spec.forcing_tensor(with_season(ds))
         w, h = model.window, model.horizon
         starts = torch.linspace(w, len(x) - h - 1, arguments.cases).long()
