@@ -235,7 +235,7 @@ def test_pictures_of_a_forecast(run, home):
     code, stdout, _ = run(*words, *point, "--json")
     assert code == 0 and len(json.loads(stdout)["files"]) == 3
     with Image.open(home / "figures" / "forecast.gif") as film:
-        assert film.n_frames == 3
+        assert getattr(film, "n_frames") == 3  # noqa: B009 - of GIF images only
     for name in ("maps", "fan"):
         with Image.open(home / "figures" / f"{name}.png") as picture:
             assert np.asarray(picture.convert("L")).std() > 10  # not an empty page
@@ -284,8 +284,8 @@ def test_land_is_missing_in_the_forecast_of_a_model_with_a_mask(run, home):
 def test_arrays_of_numpy_are_an_initial_state(run, home):
     ds = fields(8)
     save_forecaster(AR(), home / "one.safetensors", spec=spec_of(ds, "slp"))
-    parts = {name: ds[name].values for name in ("slp", "lat", "lon")}
-    np.savez(home / "start.npz", time=ds.time.values.astype("datetime64[D]"), units="Pa", **parts)
+    dates = ds.time.values.astype("datetime64[D]")
+    np.savez(home / "start.npz", time=dates, units="Pa", slp=ds.slp, lat=ds.lat, lon=ds.lon)
     words = ("forecast", home / "one.safetensors", "--lead", 2, "--members", 2, "--progress", "none")
     for name in ("start.npz", "start.nc"):
         assert run(*words, home / name, "--out", home / f"{name}.zarr")[0] == 0
