@@ -5,6 +5,7 @@ Figures are made through matplotlib's objects, without pyplot: nothing is regist
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -128,13 +129,12 @@ def _panels(result: xr.Dataset, field: str, direct: str | None) -> list[tuple[st
     direct = direct or _direct(result, field)
     if direct is not None:
         title = str(result[direct].attrs.get("long_name", direct.removeprefix(f"{field}_").replace("_", " ")))
+        title = title.partition(",")[0]  # what follows is for the file; panels are narrow
         parts = {title[:1].upper() + title[1:]: _numbers(result[direct])} | parts
     known = "truth" in result
     if known:
         parts = {"Truth": _numbers(result["truth"])} | parts
-    top = float(np.percentile(np.abs(_numbers(result["truth"] if known else mean)), QUANTILE)) or 1.0
-    positive = all(part.min() >= 0 for part in parts.values())
-    scale: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": top} if positive else _both_sides("RdBu_r", top)
+    scale = _scale(_numbers(result["truth"] if known else mean), list(parts.values()))
     units = _units(mean)
 
     def image(values: np.ndarray, label: str, **style: Any) -> Any:
@@ -155,6 +155,16 @@ def _panels(result: xr.Dataset, field: str, direct: str | None) -> list[tuple[st
         if members > 1:
             panels.append(("Are the z-scores as they should be?", lambda axis, figure: _histogram(axis, z, freedom)))
     return panels
+
+
+def _scale(reference: np.ndarray, parts: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Colours of all panels, by the truth or the mean: of both signs, from zero on, or far from zero (kelvin)."""
+    low, top = (float(np.nanpercentile(reference, q)) for q in (100 - QUANTILE, QUANTILE))
+    if top > low > 0.5 * top:
+        return {"cmap": "viridis", "vmin": low, "vmax": top}
+    if all(np.nanmin(part) >= 0 for part in parts):
+        return {"cmap": "gray", "vmin": 0, "vmax": top or 1.0}
+    return _both_sides("RdBu_r", float(np.nanpercentile(np.abs(reference), QUANTILE)) or 1.0)
 
 
 def _error(mean: xr.DataArray, spread: xr.DataArray, truth: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
@@ -217,18 +227,18 @@ def _histogram(axis: Axes, z: np.ndarray, freedom: int) -> None:
     axis.plot(grid, t.pdf(grid, freedom), color=INK, lw=1.2, label=f"expected (t, {freedom} d.o.f.)")
     limit = float(t.ppf(0.95, freedom))
     text = f"{100 * float((np.abs(z) <= limit).mean()):.1f} %\nwithin ±{limit:.2f}\n(expected 90 %)"
-    axis.text(0.03, 0.97, text, transform=axis.transAxes, va="top", fontsize=7.5, color=INK)
+    axis.text(0.04, 0.8, text, transform=axis.transAxes, va="top", fontsize=7.5, color=INK)
     axis.set_xlim(-Z_LIMIT, Z_LIMIT)
-    axis.set_ylim(0, 1.3 * axis.get_ylim()[1])
+    axis.set_ylim(0, 1.5 * axis.get_ylim()[1])
     axis.set_box_aspect(1)
     axis.set_xlabel("z-score", fontsize=8, color=INK)
-    _plain(axis)
+    _plain(axis, "upper left")
 
 
-def _plain(axis: Axes) -> None:
+def _plain(axis: Axes, corner: str = "upper right") -> None:
     axis.tick_params(labelsize=7.5, length=2, color=INK, labelcolor=INK)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=7.5, loc="upper right")
+    axis.legend(frameon=False, fontsize=7.5, loc=corner)
 
 
 def _fan(axis: Axes, result: xr.Dataset, field: str) -> None:

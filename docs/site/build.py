@@ -1,6 +1,6 @@
 """Builds the documentation as a site: pages, gallery and reference. `make docs` calls it.
 
-Pages are those of docs/, the gallery is made of the examples (their question, their text, their code), the catalogue of
+Pages are those of docs/, the gallery is made of the examples (their question, text, picture and code), the catalogue of
 everything that has a name (`catalogue.py`: equation, reference, certificate, cost), the reference of the docstrings of
 everything that packages export. Nothing is fetched. A page
 that cannot be read, a link to a page that is not there and a docstring that is not valid end the build.
@@ -59,7 +59,7 @@ def pages(folder: Path) -> list[str]:
 
 
 def gallery(folder: Path) -> list[str]:
-    """A page per example: its question, its text, its code."""
+    """A page per example: question, text, what it draws (its runs/NAME.png, kept in docs/figures/gallery), code."""
     (folder / "gallery").mkdir()
     names = []
     for path in sorted((ROOT / "examples").glob("*.py")):
@@ -67,6 +67,8 @@ def gallery(folder: Path) -> list[str]:
         title, _, rest = (ast.get_docstring(ast.parse(source)) or path.stem).partition("\n")
         code = source.split('"""', 2)[2].strip()
         text = f"# {title.strip()}\n\n{rest.strip()}\n\n```shell\npython examples/{path.name}\n```\n"
+        if (ROOT / "docs" / "figures" / "gallery" / f"{path.stem}.png").is_file():
+            text += f"\n![what it draws](../figures/gallery/{path.stem}.png)\n"
         text += f"\n```python\n{code}\n```\n"
         (folder / "gallery" / f"{path.stem}.md").write_text(text, encoding="utf-8")
         names.append(f"gallery/{path.stem}")

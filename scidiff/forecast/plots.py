@@ -81,8 +81,11 @@ def _leads(array: xr.DataArray) -> tuple[np.ndarray, str]:
     values = array["lead_time"].values
     if values.dtype.kind != "m":
         return values.astype(float), str(array["lead_time"].attrs.get("units", ""))
-    hours = values / np.timedelta64(1, "h")
-    return (hours / 24, "days") if hours.max() >= 48 else (hours, "hours")
+    seconds = values / np.timedelta64(1, "s")
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds.max() >= 2 * length:
+            return seconds / length, unit
+    return seconds, "seconds"
 
 
 def _name(array: xr.DataArray) -> str:

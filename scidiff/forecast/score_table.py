@@ -217,7 +217,10 @@ def _axes(scores: xr.Dataset) -> list[str]:
 def _label(value: Any) -> str:
     if isinstance(value, np.timedelta64):
         hours = value / np.timedelta64(1, "h")
-        return f"{hours / 24:g} d" if hours % 24 == 0 else f"{hours:g} h" if hours >= 1 else f"{hours * 60:g} min"
+        if hours < 1:
+            seconds = value / np.timedelta64(1, "s")
+            return f"{seconds / 60:g} min" if seconds >= 60 else f"{seconds:g} s"
+        return f"{hours / 24:g} d" if hours % 24 == 0 else f"{hours:g} h"
     return f"{value:g}" if isinstance(value, (int, float, np.number)) else str(value)
 
 

@@ -44,6 +44,23 @@ def test_panels_units_and_physical_aspect():
     assert "χ² 1.00" in figure.get_suptitle()
 
 
+def test_temperatures_are_not_drawn_around_zero():
+    """A field far from zero spans the colours, with holes in the direct image too; one of both signs is symmetric."""
+    warm = result(dtype=np.float64)
+    names = [n for n in warm.data_vars if n not in ("chi2", "image_spread")]
+    warm = warm.assign({n: (warm[n] + 280.0).assign_attrs(warm[n].attrs) for n in names})
+    warm["zero_filled"] = warm["zero_filled"].where(warm["x"] > 5).assign_attrs(long_name="observed, missing elsewhere")
+    figure = result_figure(warm, "zero_filled")
+    assert titles(figure)[1] == "Observed"
+    for axis in figure.axes[:4]:
+        low, high = axis.images[0].get_clim()
+        assert 275 < low < 285 and 300 < high < 340 and axis.images[0].get_cmap().name == "viridis"
+    signed = result(dtype=np.float64)
+    signed = signed.assign({n: (signed[n] - 15.0) for n in names})
+    low, high = result_figure(signed, "zero_filled").axes[0].images[0].get_clim()
+    assert low == -high
+
+
 def test_without_the_truth_no_error_is_drawn():
     found = titles(result_figure(result(truth=False)))
     assert found == ["Zero filled", "Mean", "One sample", "Spread (standard deviation)"]

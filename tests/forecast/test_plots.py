@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import scidiff
 from scidiff.errors import InputError
@@ -63,3 +64,21 @@ def test_the_animation_has_a_frame_for_every_lead(made, tmp_path):
         assert picture.n_frames == 4 and picture.width > 600
     with pytest.raises(ValueError, match=r"\.gif"):
         animate(forecast, tmp_path / "slp.mp4")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "number", "unit", "label"),
+    [
+        (3, 3, "seconds", "3 s"),
+        (300, 5, "minutes", "5 min"),
+        (7200, 2, "hours", "2 h"),
+        (172800, 2, "days", "2 d"),
+    ],
+)
+def test_leads_have_a_unit_of_their_length(seconds, number, unit, label):
+    from scidiff.forecast.plots import _leads
+    from scidiff.forecast.score_table import _label
+
+    lead = np.array([seconds]) * np.timedelta64(1, "s").astype("timedelta64[ns]")
+    values, found = _leads(xr.DataArray([0.0], {"lead_time": lead}, "lead_time"))
+    assert (float(values[0]), found) == (number, unit) and _label(lead[0]) == label
