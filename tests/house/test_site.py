@@ -25,6 +25,10 @@ def test_the_site_builds(root, tmp_path):
         assert example.read_text().split('"""')[1].split("\n")[0].strip("? ") in (
             (html / "gallery" / f"{example.stem}.html").read_text().replace("&#39;", "'").replace("’", "'")
         )
+    pictures = [p.stem for p in (root / "docs" / "figures" / "gallery").glob("*.png")]
+    assert pictures
+    for name in pictures:
+        assert f"{name}.png" in (html / "gallery" / f"{name}.html").read_text()  # and the example is there
     for page in ("operators-Mask", "problems-mri", "samplers-mmps", "integrators-Heun", "forecasters-DYffusion"):
         text = (html / "catalogue" / f"{page}.html").read_text()
         assert all(f">{head}<" in text for head in ("Reference", "Certificate", "Cost", "Class")), page
