@@ -1,20 +1,24 @@
 """Forecasters on test years and test trajectories: how good, how honest about it, how fast?
 
     python benchmarks/forecasters.py CASE [CASE ...] [--data DATA] [--forecasters damped,lim] [--model NAME=PATH ...]
-                                     [--members 50] [--limit 0] [--batch 16] [--threads 1] [--out runs/forecasters]
+                                     [--members 50] [--limit 0] [--part test] [--against damped] [--batch 16]
+                                     [--threads 1] [--out runs/forecasters]
 
-Cases: advection-16, advection-32 (exact law known), spring-mesh, kolmogorov, lorenz96, and, with --data the folder of
-real series: slp, t2m, sst, radar. A trained forecaster is added with --model; its file tells whether it wants the
-series itself or departures from the season. Longer leads than a forecaster's horizon feed its last states back.
+Cases: advection-16, advection-32 (exact law known), spring-mesh, spring-mesh-long, kolmogorov, lorenz96, obstacles,
+and, with --data the folder of real series: slp, t2m, sst, kaplan, radar. A trained forecaster is added with --model;
+its file tells whether it wants the series itself or departures from the season. Longer leads than a forecaster's
+horizon feed its last states back. Masses of the spring mesh that are pinned stay where they are, for every forecaster.
 
-Forecasts start at times of the test part, the same for all; member m of case b has its own random stream. Every cell
-(case, forecaster) is written to --out when it is done, and read from there the next time: delete the file to run it
-again. Numbers of patterns and of analogues are chosen on the validation part, by CRPS at the middle lead.
+Forecasts start at times of the test part, the same for all; member m of case b has its own random stream. With --part
+validation they start in the validation part: that is where settings are chosen. Every cell (case, forecaster) is
+written to --out when it is done, and read from there the next time: delete the file to run it again. Numbers of
+patterns and of analogues are chosen on the validation part, by CRPS at the middle lead.
 
-CRPS is fair, averaged over area and cases, in the units of the variable (for several variables: in standard deviations
-of each). "x floor" is the mean CRPS divided by that of the exact law on the same cases. Coverage is that of the central
-90 % interval (Student's t). The difference to damped persistence is that of the mean CRPS, with the 95 % interval of
-2000 block bootstrap samples of cases: trajectories, or blocks of successive initial times.
+CRPS is fair, averaged over area and cases, in the units of the variable (for several variables that do not share their
+units: in standard deviations of each). "x floor" is the mean CRPS divided by that of the exact law on the same cases.
+Coverage is that of the central 90 % interval (Student's t). The difference to damped persistence, or to --against, is
+that of the mean CRPS, with the 95 % interval of 2000 block bootstrap samples of cases: trajectories, or blocks of
+successive initial times.
 """
 
 import argparse
@@ -60,6 +64,7 @@ class Case:
 
 SERIES = {"slp": "ncep_slp_natl_daily_2001_2008", "t2m": "ncep_t2m_precip_daily_10x12"}
 SERIES |= {"sst": "sst_anom_pacific_monthly_1970_2003", "radar": "radar_knmi_20100826_5min"}
+SERIES["kaplan"] = "kaplan_sst_anom_pacific_monthly_1856_1982"
 ADVECTION = {"variables": ("tracer",), "horizon": 8, "leads": (1, 2, 4, 8), "step": "step", "every": 8}
 MESH = ("q_x", "q_y", "p_x", "p_y")
 EXACT = ("exact", "persistence", "damped", "climatology", "analogues", "lim")
@@ -75,9 +80,17 @@ CASES = {
     ),
     "kolmogorov": Case("kolmogorov", ("vorticity",), 8, (1, 2, 4, 8), "0.25", every=8, patterns=(20, 40, 80)),
     "lorenz96": Case("lorenz96", ("x",), 20, (1, 4, 10, 20), "0.05", every=10, patterns=(10, 20, 40)),
+    "obstacles": Case(
+        "obstacles", ("velocity_x", "velocity_y", "pressure"), 16, (1, 4, 8, 16), "0.08", first=16, every=16,
+        options={"rows": 16, "train": 24}, patterns=(10, 20, 40),
+    ),
     "slp": Case("slp", ("slp",), 5, (1, 2, 3, 4, 5), "day", file=SERIES["slp"], every=2, block=5),
     "t2m": Case("t2m", ("t",), 5, (1, 2, 3, 4, 5), "day", file=SERIES["t2m"], every=2, block=5),
     "sst": Case("sst", ("sst_anom",), 7, (3, 4, 5, 6, 7), "month", file=SERIES["sst"], block=12, patterns=(5, 10, 20)),
+    "kaplan": Case(
+        "series", ("sst_anom",), 7, (3, 4, 5, 6, 7), "month", file=SERIES["kaplan"], block=12, patterns=(5, 10, 20, 40),
+        options={"validation": ("1951", "1960"), "test": ("1961", "1982"), "departures": True, "season": True},
+    ),
     "radar": Case(
         "radar", ("log_rain",), 12, (1, 3, 6, 9, 12), "5 min", file=SERIES["radar"], block=5,
         forecasters=RAIN, patterns=(3, 6, 12), options={"coarsen": 4},
@@ -107,9 +120,10 @@ class Data:
         if self.spec.mask is not None:
             weight = weight * self.spec.mask
         self.weight = weight / weight.sum()
-        one = len(case.variables) == 1
+        one = len(set(self.spec.units.values())) == 1
         self.scale = self.spec.scale if one else torch.ones_like(self.spec.scale)
         self.units = self.spec.units[case.variables[0]] if one else "standard deviations"
+        self.pinned = None if "fixed" not in self.whole else torch.from_numpy(self.whole["fixed"].values)
 
     def takes_raw(self, spec: StateSpec) -> bool:
         """Whether a trained forecaster wants the series itself: its mean tells."""
@@ -136,9 +150,18 @@ class Data:
         return x, None if f is None else f.expand(len(x), *f.shape[-len(spec.shape) - 1 :])
 
 
-def rolled(model: Any, state: torch.Tensor, forcing: torch.Tensor | None, streams: Streams, horizon: int):
-    """Forecast of ``horizon`` steps, window by window."""
+def rolled(
+    model: Any,
+    state: torch.Tensor,
+    forcing: torch.Tensor | None,
+    streams: Streams,
+    horizon: int,
+    pinned: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Forecast of ``horizon`` steps, window by window; where ``pinned``, the state stays what it is."""
     past, found = state, []
+    still = state[:, -1]
+    correct = None if pinned is None else lambda x, _: torch.where(pinned, still, x)
     for first in range(0, horizon, model.horizon):
         window = None
         if forcing is not None:
@@ -147,7 +170,7 @@ def rolled(model: Any, state: torch.Tensor, forcing: torch.Tensor | None, stream
                 last = window[:, -1:]
                 lacking = model.window + model.horizon - window.shape[1]
                 window = torch.cat([window, last.expand(-1, lacking, *last.shape[2:])], 1)
-        ahead = model.sample(past[:, -model.window :], window, generator=streams)
+        ahead = model.sample(past[:, -model.window :], window, generator=streams, correct=correct)
         found.append(ahead)
         past = torch.cat([past, ahead], 1)
     return torch.cat(found, 1)[:, :horizon]
@@ -182,7 +205,7 @@ def scores(data: Data, model: Any, part: str, members: int, batch: int, rows: li
         streams.generators = [each[b][m] for m in range(members) for b in range(count)]
         began = time.perf_counter()
         with torch.no_grad():
-            x = rolled(model, state, around, streams, h)
+            x = rolled(model, state, around, streams, h, data.pinned)
         seconds += time.perf_counter() - began
         if spec is not data.spec:
             x = x * spec.scale.to(x) + spec.loc.to(x)
@@ -254,13 +277,16 @@ def fitted(kind: str, data: Data, arguments: argparse.Namespace) -> tuple[Any, s
 
 def cell(label: str, case: str, data: Data, arguments: argparse.Namespace, path: Path | None) -> dict[str, Any]:
     """The scores of one forecaster, from the file if there is one."""
-    rows = data.rows("test")
+    rows = data.rows(arguments.part)
     rows = rows[: arguments.limit] if arguments.limit else rows
     settings = {"case": case, "forecaster": label, "members": arguments.members, "rows": len(rows), "root": ROOT}
+    if arguments.part != "test":
+        settings["part"] = arguments.part
     if path is not None:
         model = forecast.load_forecaster(path)
         settings["sha256"] = model.card["sha256"]
-    file = arguments.out / f"{case}.{label.replace('/', '-')}.json"
+    ending = "" if arguments.part == "test" else f".{arguments.part}"
+    file = arguments.out / f"{case}.{label.replace('/', '-')}{ending}.json"
     if file.exists():
         kept = json.loads(file.read_text())
         if kept["settings"] == settings:
@@ -268,7 +294,7 @@ def cell(label: str, case: str, data: Data, arguments: argparse.Namespace, path:
     began = time.perf_counter()
     model, choice = (model, "") if path is not None else fitted(label, data, arguments)
     spent = time.perf_counter() - began
-    table, seconds, members = scores(data, model, "test", arguments.members, arguments.batch, rows)
+    table, seconds, members = scores(data, model, arguments.part, arguments.members, arguments.batch, rows)
     blocks = -(-data.case.horizon // model.horizon)
     kept = {
         "settings": settings,
@@ -292,14 +318,15 @@ def interval(difference: np.ndarray, group: np.ndarray | None, block: int) -> tu
     return float(low), float(high)
 
 
-def printed(name: str, data: Data, cells: dict[str, dict[str, Any]]) -> None:
+def printed(name: str, data: Data, cells: dict[str, dict[str, Any]], part: str, against: str) -> None:
     case, leads = data.case, [j - 1 for j in data.case.leads]
-    group = np.array([k for k, _ in data.rows("test")])
-    damped = np.array(cells["damped"]["crps"]) if "damped" in cells else None
+    group = np.array([k for k, _ in data.rows(part)])
+    damped = np.array(cells[against]["crps"]) if against in cells else None
     floor = next((np.array(c["floor"]) for c in cells.values() if "floor" in c), None)
     some = next(iter(cells.values()))
     head = " | ".join(f"{j}" for j in case.leads)
-    print(f"\n### {name}: {some['settings']['rows']} forecasts, {some['settings']['members']} members\n")
+    where = "" if part == "test" else f" of the {part} part"
+    print(f"\n### {name}: {some['settings']['rows']} forecasts{where}, {some['settings']['members']} members\n")
     what = f"Fair CRPS in {data.units} at leads in steps ({case.step})"
     what += "; exact law " + ", ".join(f"{v:.4g}" for v in floor[:, leads].mean(0)) if floor is not None else ""
     print(f"{what}.\n\n| forecaster | {head} |")
@@ -313,7 +340,7 @@ def printed(name: str, data: Data, cells: dict[str, dict[str, Any]]) -> None:
         named = f"{label} ({c['choice']})" if c["choice"] else label
         print(f"| {named} | {' | '.join(shown)} |")
     if damped is not None and len(cells) > 1:
-        print(f"\n| CRPS minus that of damped, 95 % interval | {head} |\n|---|" + "---|" * len(leads))
+        print(f"\n| CRPS minus that of {against}, 95 % interval | {head} |\n|---|" + "---|" * len(leads))
         for label, c in cells.items():
             difference = np.array(c["crps"]) - damped
             several = group[: len(difference)] if "trajectory" in data.whole.dims else None
@@ -321,7 +348,7 @@ def printed(name: str, data: Data, cells: dict[str, dict[str, Any]]) -> None:
             for lead in leads:
                 low, high = interval(difference[:, lead], several, case.block)
                 shown.append(f"{difference[:, lead].mean():+.3g} [{low:+.3g}, {high:+.3g}]")
-            if label != "damped":
+            if label != against:
                 print(f"| {label} | {' | '.join(shown)} |")
     head = head.replace(" |", ",")
     print(f"\n| forecaster | spread/skill at {head} | RMSE | share in 90 % interval | s per case | network calls |")
@@ -332,6 +359,11 @@ def printed(name: str, data: Data, cells: dict[str, dict[str, Any]]) -> None:
         parts = [" ".join(f"{v:.2f}" for v in ratio), " ".join(f"{v:.3g}" for v in np.sqrt(mse))]
         parts += [" ".join(f"{v:.2f}" for v in inside), f"{c['seconds']:.3f}", str(c["network_calls"])]
         print(f"| {label} | {' | '.join(parts)} |")
+    if case.horizon > 100:
+        print(f"\n| mean over {case.horizon} leads | CRPS | MSE | spread/skill |\n|---|---|---|---|")
+        for label, c in cells.items():
+            score, var, mse = (float(np.mean(c[k])) for k in ("crps", "var", "mse"))
+            print(f"| {label} | {score:.4g} | {mse:.3g} | {(var * (1 + 1 / c['members']) / mse) ** 0.5:.2f} |")
 
 
 def main() -> None:
@@ -342,6 +374,8 @@ def main() -> None:
     parser.add_argument("--model", action="append", default=[], metavar="NAME=PATH", help="a trained forecaster")
     parser.add_argument("--members", type=int, default=50)
     parser.add_argument("--limit", type=int, default=0, help="first so many forecasts only")
+    parser.add_argument("--against", default="damped", help="whose CRPS the differences are taken to")
+    parser.add_argument("--part", choices=("test", "validation"), default="test")
     parser.add_argument("--batch", type=int, default=16, help="cases at once")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/forecasters"))
@@ -355,7 +389,7 @@ def main() -> None:
         for entry in arguments.model:
             label, _, path = entry.rpartition("=")
             cells[label or Path(path).stem] = cell(label or Path(path).stem, name, data, arguments, Path(path))
-        printed(name, data, cells)
+        printed(name, data, cells, arguments.part, arguments.against)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from scidiff.errors import InputError
 from scidiff.fields import parse_units
 from scidiff.optional import optional
 
-__all__ = ["oisst_boxes", "read_series", "split_times"]
+__all__ = ["GRIB", "oisst_boxes", "read_series", "split_times"]
 
 RENAMED = {
     "time": ("time", "valid_time", "date"),
@@ -99,7 +99,7 @@ def _open(what: Path) -> xr.Dataset:
         return xr.open_dataset(what)
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, ImportError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, ImportError) as error:
         raise InputError(f"{what}: cannot be read as {suffix or 'a Zarr store'} ({error}).") from error
 
 

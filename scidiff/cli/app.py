@@ -42,6 +42,7 @@ COMMANDS: dict[str, Entry] = {
         "scidiff.cli.forecast:forecast", "Draw an ensemble of futures of the states in a file; writes Zarr."
     ),
     "verify": Entry("scidiff.cli.verify:verify", "Score a forecast against what happened; a table with intervals."),
+    "plot": Entry("scidiff.cli.plot:plot", "Draw a forecast: maps by lead, fan charts at points, an animation."),
     "check": Entry(
         "scidiff.cli.check:check", "Validate a measurement and its forward model before sampling; estimate the cost."
     ),

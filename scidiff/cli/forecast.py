@@ -23,6 +23,13 @@ Batch = Annotated[int | None, typer.Option(min=1, help="Rows drawn together; cha
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Names = Annotated[list[str] | None, typer.Option(help="Variable, raised to zero where negative; repeat for more.")]
 Kept = Annotated[list[str] | None, typer.Option(help="Variable whose mean over the area is kept; repeat for more.")]
+Fixed = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="VARIABLE=FILE",
+        help="Values to set after every step, by valid time; points missing in FILE stay free. Repeat for more.",
+    ),
+]
 Style = Annotated[str, typer.Option(help="auto, bar, plain or none; on stderr.")]
 
 
@@ -57,6 +64,7 @@ def forecast(
     seed: Seed = 0,
     conserve: Kept = None,
     positive: Names = None,
+    prescribe: Fixed = None,
     batch: Batch = None,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run, to the bit.")] = False,
@@ -68,7 +76,7 @@ def forecast(
 
     Finished windows are kept as they come; --resume goes on after Ctrl-C, a kill or a full disk.
 
-        scidiff forecast slp-dyffusion today.nc --lead 7 --members 50 --out run.zarr
+        scidiff forecast slp-north-atlantic days.nc --lead 5 --members 50 --out run.zarr
     """
     from scidiff.cli.reconstruct import stop_politely, usage
     from scidiff.forecast.corrections import Conserve, Positive
@@ -84,6 +92,7 @@ def forecast(
         forecaster, spec = load_model(model)
         steps = _steps(leads, spec)
         times = _times(at, spec)
+    fixed = [_prescribed(text) for text in prescribe or ()]
     stop_politely()
     result = draw(
         forecaster,
@@ -94,7 +103,7 @@ def forecast(
         seed=seed,
         output=out,
         spec=spec,
-        corrections=[*(Positive(name) for name in positive or ()), *(Conserve(name) for name in conserve or ())],
+        corrections=[*map(Positive, positive or ()), *map(Conserve, conserve or ()), *fixed],
         init_times=times,
         batch_size=batch,
         resume=resume,
@@ -121,6 +130,21 @@ def _steps(leads: Any, spec: Any) -> Any:
     from scidiff.forecast.times import lead_count
 
     return leads if isinstance(leads, (int, list)) else int(lead_count([leads], spec.step)[0])
+
+
+def _prescribed(text: str) -> Any:
+    """``--prescribe VARIABLE=FILE``: the values of the file, where it holds some."""
+    from scidiff.errors import InputError
+    from scidiff.forecast.corrections import Prescribe
+    from scidiff.forecast.inputs import open_dataset
+
+    variable, _, path = text.partition("=")
+    if not variable or not path:
+        raise ConfigError(f"--prescribe must be VARIABLE=FILE, such as sst=sst.nc, got {text!r}.")
+    ds = open_dataset(path)
+    if variable not in ds:
+        raise InputError(f"{path}: there is no variable {variable!r}; found {', '.join(map(str, ds.data_vars))}.")
+    return Prescribe(variable, ds[variable])
 
 
 def _times(at: list[str] | None, spec: Any) -> Any:

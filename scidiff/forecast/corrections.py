@@ -14,6 +14,7 @@ points outside the mask are NaN. A correction must not mix rows.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -140,33 +141,50 @@ class Prescribe:
     Arguments:
         variable: Name.
         values: On the grid of the model, with ``time`` (valid times) or constant; units are converted.
-        where: True where values are set, on the grid; None sets them everywhere.
+        where: True where values are set, on the grid; None sets them wherever ``values`` hold a number at some time.
     """
 
     def __init__(self, variable: str, values: xr.DataArray, where: xr.DataArray | None = None) -> None:
         if where is not None and where.dtype != bool:
             raise InputError(f"where must be boolean, True where {variable} is set, got {where.dtype}.")
+        from scidiff.forecast.state import LEVELS
+
+        if where is None and bool(values.isnull().any()):
+            where = values.notnull().any([d for d in values.dims if d == "time" or d in LEVELS])
         self.variable, self.values, self.where = variable, values, where
 
     def __repr__(self) -> str:
-        """Names the variable, the times and the region."""
+        """Names the variable, the times, the region and a checksum of the values: what a resumed run must share."""
         times = f"{self.values.sizes.get('time', 1)} times"
         points = "" if self.where is None else f", {int(self.where.sum())} points"
-        return f"Prescribe({self.variable!r}, {times}{points})"
+        content = hashlib.sha256(np.ascontiguousarray(self.values.values).tobytes())
+        if self.where is not None:
+            content.update(np.ascontiguousarray(self.where.values).tobytes())
+        return f"Prescribe({self.variable!r}, {times}{points}, {content.hexdigest()[:12]})"
 
     def check(self, spec: StateSpec, times: np.ndarray) -> None:
-        """Refuses an unknown variable, wrong units or grid, and times that the values do not hold."""
+        """Refuses an unknown variable, wrong units or grid, and times or points that the values do not hold."""
         array = self._array(spec)
-        if self.where is not None:
-            spec.grid.align(self.where.rename("where"))
-        if "time" not in array.dims:
-            return
-        missing = same_time(times, array["time"].values, spec.step) < 0
-        if missing.any():
-            found = array["time"].values
+        region = self._region(spec)
+        if "time" in array.dims:
+            places = same_time(times, array["time"].values, spec.step)
+            if (places < 0).any():
+                found = array["time"].values
+                raise InputError(
+                    f"the prescribed values of {self.variable!r} run from {found[0]} to {found[-1]}; "
+                    f"the forecast needs {times[places < 0][0]}."
+                )
+            array = array.isel(time=np.unique(places))
+        gaps = ~np.isfinite(np.asarray(array.values))
+        if spec.mask is not None:
+            index = spec.prognostic.index(self.variable)
+            first = sum(len(v.channels) for v in spec.variables[:index])
+            mask = spec.mask[first : first + len(spec.variables[index].channels)].numpy()
+            gaps &= mask if spec.variables[index].level else mask[0]
+        if (gaps if region is None else gaps & region).any():
             raise InputError(
-                f"the prescribed values of {self.variable!r} run from {found[0]} to {found[-1]}; "
-                f"the forecast needs {times[missing][0]}."
+                f"the prescribed values of {self.variable!r} are missing at some of the points or times that they set; "
+                "a point must hold a number at every valid time of the forecast, or be missing at all times (free)."
             )
 
     def _array(self, spec: StateSpec) -> xr.DataArray:
@@ -190,10 +208,15 @@ class Prescribe:
         else:
             value = array.values
         found = torch.as_tensor(np.array(value)).to(x)
-        if self.where is None:
+        region = self._region(at.spec)
+        if region is None:
             return {**state, self.variable: found.expand_as(x)}
-        region = np.array(at.spec.grid.align(self.where.rename("where")).transpose(*at.spec.grid.dims).values)
         return {**state, self.variable: torch.where(torch.from_numpy(region).to(x.device), found, x)}
+
+    def _region(self, spec: StateSpec) -> np.ndarray | None:
+        if self.where is None:
+            return None
+        return np.array(spec.grid.align(self.where.rename("where")).transpose(*spec.grid.dims).values)
 
     def _at(self, array: xr.DataArray, times: np.ndarray, at: StepContext) -> np.ndarray:
         places = same_time(times, array["time"].values, at.step)

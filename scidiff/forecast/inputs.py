@@ -13,6 +13,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from scidiff.datasets.series import GRIB, read_series
 from scidiff.errors import InputError
 from scidiff.forecast.stacking import times_of
 from scidiff.forecast.state import StateSpec
@@ -22,7 +23,7 @@ __all__ = ["Forcing", "Initial", "open_dataset", "time_of_year"]
 
 
 def open_dataset(source: Any, what: str = "the data") -> xr.Dataset:
-    """A Dataset as it is; a path to NetCDF or Zarr opened lazily.
+    """A Dataset as it is; a path to NetCDF or Zarr opened lazily, GRIB and npz read by `scidiff.datasets.read_series`.
 
     Raises:
         InputError: the path is absent or unreadable, or the object is no Dataset.
@@ -38,6 +39,8 @@ def open_dataset(source: Any, what: str = "the data") -> xr.Dataset:
     path = Path(source)
     if not path.exists():
         raise InputError(f"{path}: no such file.")
+    if path.suffix.lower() in {*GRIB, ".npz"}:
+        return read_series(path)
     try:
         if path.is_dir():
             return xr.open_zarr(path, chunks=None, consolidated=(path / ".zmetadata").exists())

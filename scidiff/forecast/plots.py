@@ -54,6 +54,10 @@ def _level(array: xr.DataArray, level: float | None) -> xr.DataArray:
     dim = next((d for d in LEVELS if d in array.dims), None)
     if dim is None:
         return array
+    if level is not None and level not in array[dim].values:
+        raise InputError(
+            f"{array.name} has no {dim} {level:g}; it has {', '.join(f'{v:g}' for v in array[dim].values)}."
+        )
     return array.isel({dim: 0}) if level is None else array.sel({dim: level})
 
 
@@ -63,6 +67,8 @@ def _true(truth: xr.Dataset | None, array: xr.DataArray, level: float | None) ->
         return None
     from scidiff.fields import convert_units
 
+    if str(array.name) not in truth:
+        raise InputError(f"the truth holds no {str(array.name)!r}; it has {', '.join(map(str, truth.data_vars))}.")
     found = _level(truth[str(array.name)], level)
     units = array.attrs.get("units")
     found = convert_units(found, units) if units and found.attrs.get("units") != units else found
@@ -184,6 +190,8 @@ def fan_figure(
     figure = _figure(3.6 * len(points) + 0.4, 2.9)
     axes = figure.subplots(1, len(points), squeeze=False, sharey=True)[0]
     for axis, point in zip(axes, points, strict=True):
+        if unknown := [k for k in point if k not in array.dims[2:]]:
+            raise InputError(f"a point has {', '.join(map(str, array.dims[2:]))}; there is no {unknown[0]!r}.")
         here = array.sel(point, method="nearest").load()
         low, lower, upper, high = np.quantile(here.values, QUANTILES, axis=0)
         axis.fill_between(number, low, high, color=BAND, alpha=0.25, lw=0, label="90 %")
@@ -286,14 +294,25 @@ def _array(axis: Axes, array: xr.DataArray, panel: str) -> None:
             axis.axhline(1, color=INK, lw=0.8, ls=":")
         elif panel == "spectrum":
             k = part["wavenumber"].values
-            axis.loglog(k[1:], values[0, 1:], color=colour, label=f"members {label}")
-            axis.loglog(k[1:], values[1, 1:], color=colour, ls="--", label=f"truth {label}")
+            _plain_log(axis)
+            axis.plot(k[1:], values[0, 1:], color=colour, label=f"members {label}")
+            axis.plot(k[1:], values[1, 1:], color=colour, ls="--", label=f"truth {label}")
         else:
             axis.plot(values[1], values[2], color=colour, marker="o", ms=3, label=label)
             axis.plot([0, 1], [0, 1], color=INK, lw=0.8, ls=":")
     words = {"ranks": "rank of the truth (1 is flat)", "spectrum": "wavenumber"}
     _dress(axis, words.get(panel, "forecast probability"))
     axis.legend(fontsize=7, frameon=False)
+
+
+def _plain_log(axis: Axes) -> None:
+    """Logarithmic axes; less than a decade of wavenumbers is labelled at 1, 2 and 5, in plain numbers."""
+    from matplotlib.ticker import FormatStrFormatter, LogLocator
+
+    axis.loglog()
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.xaxis.set_minor_locator(LogLocator(subs=()))
 
 
 def animate(

@@ -84,12 +84,12 @@ def forecast_data(
     Arguments:
         length: Times of a window.
         folder: That ``file`` is relative to.
-        trajectories: Name of a simulator, see `scidiff.datasets.time_series.trajectories`, or
+        trajectories: Name of a simulator or of a series, see `scidiff.datasets.time_series.trajectories`, or
         file: NetCDF, Zarr or npz.
         variables, forcing, static, per, mask: As in `StateSpec.fit`.
         annual: Add the time of year as forcings (`scidiff.datasets.with_season`).
         train, validation, test: First and last date of the periods, for files. ``test`` is only named in the card.
-        options: Of the simulator.
+        options: Of the simulator or the series; the paths ``file`` and ``folder`` are relative to ``folder``.
 
     Raises:
         InputError: Files, variables or periods that do not exist or overlap.
@@ -102,14 +102,21 @@ def forecast_data(
         from scidiff.datasets.time_series import part_of
         from scidiff.datasets.time_series import trajectories as simulate
 
-        ds = simulate(trajectories, **(options or {}))
+        where = {name: folder / str(options[name]) for name in ("file", "folder") if options and name in options}
+        ds = simulate(trajectories, **{**(options or {}), **where})
+        if "split" not in ds.coords:
+            raise InputError(f"[data.options] of '{trajectories}' need validation or test, a first and a last date.")
         kept = [part_of(ds, part) for part in ("train", "validation") if (ds["split"] == part).any()]
         periods: dict[str, Any] = {"trajectories": dict(ds.attrs)}
+        if "file" in where:
+            files[where["file"].name] = _checksum(where["file"])
+        if ds["split"].dims == ("time",):
+            periods = {part: _ends(ds, part) for part in ("train", "validation", "test") if (ds.split == part).any()}
     else:
         path = folder / str(file)
         ds = _opened(path, [*names, *forcing])
         if path.is_file():
-            files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+            files[path.name] = _checksum(path)
         periods = {"train": list(train), "validation": list(validation), "test": list(test)}
         _no_overlap(periods)
         kept = [_period(ds, p, path) for p in (train, validation) if p]
@@ -123,6 +130,16 @@ def forecast_data(
     spec = StateSpec.fit(kept[0], names, forcing, static, per=per, mask=mask)  # type: ignore[arg-type]
     sources = [WindowSource(_stretches(part, spec), length) for part in kept]
     return ForecastData(spec, sources[0], sources[1] if len(sources) > 1 else None, periods, files)
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _ends(ds: xr.Dataset, part: str) -> list[str]:
+    """First and last date of a part."""
+    times = ds["time"].values[(ds["split"] == part).values]
+    return [str(times[i].astype("datetime64[D]")) for i in (0, -1)]
 
 
 def _period(ds: xr.Dataset, period: Sequence[str], path: Path) -> xr.Dataset:

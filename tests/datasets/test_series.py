@@ -81,6 +81,43 @@ def test_says_what_is_wrong(tmp_path: Path) -> None:
         read_series(tmp_path / "bad.nc")
 
 
+def write_grib(path: Path, raw: xr.Dataset) -> None:
+    """2 m temperature as GRIB 2 messages, one a day, north to south as weather centres write them; NaN as missing."""
+    eccodes = pytest.importorskip("eccodes", reason="GRIB needs eccodes (extra io)")
+    with path.open("wb") as stream:
+        for field in raw.t.transpose("time", "latitude", "longitude"):
+            handle = eccodes.codes_grib_new_from_samples("regular_ll_sfc_grib2")
+            lat, lon = field.latitude.values, field.longitude.values
+            keys = {"Ni": len(lon), "Nj": len(lat), "shortName": "2t", "bitsPerValue": 24, "missingValue": 9999}
+            keys |= {"latitudeOfFirstGridPointInDegrees": lat[0], "latitudeOfLastGridPointInDegrees": lat[-1]}
+            keys |= {"longitudeOfFirstGridPointInDegrees": lon[0], "longitudeOfLastGridPointInDegrees": lon[-1]}
+            keys |= {"iDirectionIncrementInDegrees": lon[1] - lon[0], "jDirectionIncrementInDegrees": lat[0] - lat[1]}
+            keys |= {"dataDate": int(str(field.time.values)[:10].replace("-", "")), "dataTime": 0, "bitmapPresent": 1}
+            for key, value in keys.items():
+                eccodes.codes_set(handle, key, value)
+            eccodes.codes_set_values(handle, np.nan_to_num(field.values, nan=9999).ravel().astype(float))
+            eccodes.codes_write(handle, stream)
+            eccodes.codes_release(handle)
+
+
+def test_grib_comes_back_with_dates_units_and_land(tmp_path: Path) -> None:
+    pytest.importorskip("cfgrib", reason="GRIB needs cfgrib (extra io)")
+    raw = daily(1).isel(time=slice(0, 5))
+    raw = raw.assign_coords(longitude=raw.longitude + 10)
+    write_grib(tmp_path / "t.grib2", raw)
+    data = read_series(tmp_path / "t.grib2")
+    assert data.t2m.dims == ("time", "lat", "lon") and data.t2m.attrs["units"] == "K"
+    np.testing.assert_allclose(data.t2m.values, raw.t.values[:, ::-1], atol=1e-4)
+    np.testing.assert_array_equal(data.time.values, raw.time.values)
+    assert data.lat.values.tolist() == [40.0, 45.0, 50.0] and data.lon.values.tolist() == [0.0, 5.0, 10.0, 15.0]
+    assert data.land.values.nonzero() == (np.array([1]), np.array([2]))
+    from scidiff.forecast.inputs import open_dataset
+
+    xr.testing.assert_identical(open_dataset(tmp_path / "t.grib2").t2m, data.t2m)  # an initial state, or a truth
+    with pytest.raises(InputError, match="no variable 'tp'"):
+        read_series(tmp_path / "t.grib2", "tp")
+
+
 def test_grib_asks_for_its_package_or_reads(tmp_path: Path) -> None:
     (tmp_path / "t.grib").write_bytes(b"GRIB")
     with pytest.raises((MissingPackageError, InputError), match=r"cfgrib|cannot be read"):
