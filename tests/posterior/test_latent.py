@@ -18,6 +18,7 @@ from scidiff.posterior.base import Run
 from scidiff.posterior.consistency import Objective, adamw, conjugate_gradients, lbfgs, least_squares
 from scidiff.posterior.latent import pixels
 from scidiff.posterior.local import perturb_and_solve, randomised
+from scidiff.posterior.psld import bounded
 from scidiff.posterior.resample import largest_chi2, resampled
 from scidiff.priors import GaussianPrior, LatentPrior, LinearAutoencoder
 from scidiff.rng import Streams
@@ -283,6 +284,21 @@ def test_resampling_is_the_papers_product_of_gaussians():
 
 
 # PSLD
+
+
+def test_gluing_steps_no_further_than_to_the_least_change_of_the_code():
+    """A step of that length along the gradient of |K d|^2 / 2 is bounded by the least value, for any steepness of K."""
+    d = torch.randn(5, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for steep in (0.1, 1.0, 300.0):
+        K = steep * torch.randn(7, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        e, gradient = d @ K.T, d @ K.T @ K
+        length = bounded(0.3, e, gradient)
+        new = (d - length[:, None] * gradient) @ K.T
+        assert (new.square().sum(1) <= e.square().sum(1)).all()
+        if steep < 1:
+            assert torch.equal(length, torch.full_like(length, 0.3))
+        if steep > 1:
+            assert ((d - 0.3 * gradient) @ K.T).norm() > 1e3 * e.norm()
 
 
 def test_gluing_is_that_of_the_paper_with_orthonormal_rows():
