@@ -23,7 +23,7 @@ A` is symmetric, so the gradient through :math:`x_g` costs one more solve, and n
           \rho^2 = \frac{\sigma^2}{1 + \sigma^2},
 
 with :math:`\tau` of `AnnealedDPS` and e weighed by the variance of white codes given noisy ones. An encoder may stretch
-what codes do not hold; where e is so steep that :math:`\gamma` would step over its least value, the step ends there.
+what codes do not hold; where e is steep the step is no longer than one that comes nearest to a code that stays its own.
 
 **A heuristic.** On a linear autoencoder e is the residual again, seen through :math:`A^+`: gluing tells nothing new and
 counts the data a second time. What it is good for are decoders for which many codes make nearly the same field.
@@ -56,7 +56,10 @@ def norm(r: Tensor) -> Tensor:
 
 
 def bounded(gamma: float, e: Tensor, gradient: Tensor) -> Tensor:
-    r""":math:`\min(\gamma, \|e\|^2 / \|\nabla \tfrac12\|e\|^2\|^2)`, (rows,): no step beyond the least e along it."""
+    r""":math:`\min(\gamma, \|e\|^2 / \|\nabla \tfrac12\|e\|^2\|^2)`, (rows,).
+
+    The second is Polyak's step: where e is linear, it is the one along the gradient that comes nearest to e = 0.
+    """
     least = e.flatten(1).square().sum(1) / gradient.flatten(1).square().sum(1).clamp(min=torch.finfo(e.dtype).tiny)
     return least.clamp(max=gamma)
 
