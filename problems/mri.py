@@ -220,8 +220,8 @@ class AcceleratedMRI:
         if getattr(self.prior, "autoencoder", None) is not None:
             if operator.sets > 1:
                 raise InputError(
-                    f"a prior of codes knows images of one set of coil maps, this observation has {operator.sets}; read "
-                    "the scan with map_sets=1, or take a prior of pixels."
+                    f"a prior of codes knows images of one set of coil maps, this observation has {operator.sets}; "
+                    "read the scan with map_sets=1, or take a prior of pixels."
                 )
             prior, states = states_for(prior, tuple(operator.shape))
             return Posterior(prior, Likelihood(operator, GaussianNoise(noise_std), y), states)

@@ -68,7 +68,7 @@ def train_autoencoder(
     network = initialised(ConvAutoencoder, options, training.seed)
     _check_crops(network, training)
     first = torch.Generator().manual_seed(training.seed)
-    network.start(torch.stack([source.source(first, training.crop(0)) for _ in range(64)]))
+    network.start(torch.stack([source.source(first, training.crop(0)) for _ in range(64)]))  # type: ignore[misc]
     network, device = placed(network, device)
     folder = out or Path("runs") / config.stem
     loss = replace(loss, codebook=network.codebook is not None)

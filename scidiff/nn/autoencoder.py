@@ -114,17 +114,21 @@ class ConvAutoencoder(nn.Module):
             Whether it did.
         """
         cell = self.channels * self.patch**self.dims
-        if len(self.width) > 1 or self.width[0] < cell or self.latent > cell:
+        fine, *coarser = self.width
+        if coarser or fine < cell or self.latent > cell:
             return False
         p = to_patches(fields, self.patch).transpose(0, 1).flatten(1).double()
         law = torch.linalg.eigh(p @ p.T / p.shape[1])
-        basis, std = law.eigenvectors.flip(1)[:, : self.latent], law.eigenvalues.flip(0)[: self.latent].sqrt()
-        std = std.clamp(min=1e-3 * std[0])
+        basis, std = (
+            law.eigenvectors.flip(1)[:, : self.latent],
+            law.eigenvalues.flip(0)[: self.latent].clamp(min=1e-12).sqrt(),
+        )
+        std = std.clamp(min=1e-3 * float(std[0]))
         middle = (1,) * self.dims
         for layer, rows, columns, taps in (
             (self.head, cell, cell, torch.eye(cell)),
             (self.uncode, cell, self.latent, basis * std),
-            (self.tail, cell, self.width[0], torch.eye(cell, self.width[0])),
+            (self.tail, cell, fine, torch.eye(cell, fine)),
         ):
             weight, bias = layer.weight, layer.bias
             weight[:rows] = 0  # type: ignore[index]

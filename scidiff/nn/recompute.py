@@ -3,8 +3,8 @@
 Guidance differentiates networks with respect to their input. The graph of a block of `scidiff.nn.unet` holds about ten
 times what goes into it; computed again on the way back, one block at a time, it holds once that. The price is one more
 pass forward for every pass back. A block is also local, so that a large field goes through it strip by strip
-(`scidiff.nn.strips`), forward and back, and what it holds for itself is that of one strip. The numbers are the same up to
-the order of sums inside a convolution. Samplers say where it is worth it.
+(`scidiff.nn.strips`), forward and back, and what it holds for itself is that of one strip. The numbers are the same up
+to the order of sums inside a convolution. Samplers say where it is worth it.
 
 `torch.utils.checkpoint` would do half of it; it loads a compiler (150 MB) when first used.
 """

@@ -5,8 +5,8 @@ A map whose value at a point depends on points at most ``halo`` away can be take
 does, so that the map itself knows the boundary; a periodic field goes on at its other end. Rows of a batch do not mix:
 they are parts as well.
 
-The price is ``2 halo`` more rows per strip. How a field is divided depends on the field alone and not on the batch it is
-in, so that a member is the same alone and among others.
+The price is ``2 halo`` more rows per strip. How a field is divided depends on the field alone and not on the batch it
+is in, so that a member is the same alone and among others.
 """
 
 from __future__ import annotations

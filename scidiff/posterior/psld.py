@@ -22,7 +22,8 @@ A` is symmetric, so the gradient through :math:`x_g` costs one more solve, and n
 .. math:: D_y = D - \sigma^2\, \nabla_u \Big( \frac{\|r\|^2}{2\tau^2} + \frac{\gamma}{2\rho^2}\|e\|^2 \Big), \qquad
           \rho^2 = \frac{\sigma^2}{1 + \sigma^2},
 
-with :math:`\tau` of `AnnealedDPS` and e weighed by the variance of white codes given noisy ones.
+with :math:`\tau` of `AnnealedDPS` and e weighed by the variance of white codes given noisy ones. An encoder may stretch
+what codes do not hold; where e is steep the step is no longer than one that comes nearest to a code that stays its own.
 
 **A heuristic.** On a linear autoencoder e is the residual again, seen through :math:`A^+`: gluing tells nothing new and
 counts the data a second time. What it is good for are decoders for which many codes make nearly the same field.
@@ -52,6 +53,15 @@ __all__ = ["PSLD"]
 def norm(r: Tensor) -> Tensor:
     """Euclidean norm of each row, not zero, (rows,)."""
     return torch.linalg.vector_norm(r.flatten(1), dim=1).clamp(min=torch.finfo(r.dtype).tiny ** 0.5)
+
+
+def bounded(gamma: float, e: Tensor, gradient: Tensor) -> Tensor:
+    r""":math:`\min(\gamma, \|e\|^2 / \|\nabla \tfrac12\|e\|^2\|^2)`, (rows,).
+
+    The second is Polyak's step: where e is linear, it is the one along the gradient that comes nearest to e = 0.
+    """
+    least = e.flatten(1).square().sum(1) / gradient.flatten(1).square().sum(1).clamp(min=torch.finfo(e.dtype).tiny)
+    return least.clamp(max=gamma)
 
 
 @dataclass(frozen=True)
@@ -138,7 +148,7 @@ class PSLD(LatentSampler):
         if self.weight > 0:
             e, back = self.glue(run, seen, D, w, near)
             glued = self.through_decoder(w, D, back(e)) + e
-            pull = pull - self.weight / rho2 * glued
+            pull = pull - row(bounded(self.weight, e, glued) / rho2, glued) * glued
         run.cost.denoiser_vjp += 1
         return D.detach() + sigma**2 * torch.autograd.grad(D, u, pull)[0]
 

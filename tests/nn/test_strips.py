@@ -1,4 +1,4 @@
-"""Local maps part by part: the same answer and the same products, whatever the boundary, the dimension and the batch."""
+"""Local maps part by part: the same answer and the same products, whatever boundary, dimension and batch."""
 
 import pytest
 import torch

@@ -18,6 +18,7 @@ from scidiff.posterior.base import Run
 from scidiff.posterior.consistency import Objective, adamw, conjugate_gradients, lbfgs, least_squares
 from scidiff.posterior.latent import pixels
 from scidiff.posterior.local import perturb_and_solve, randomised
+from scidiff.posterior.psld import bounded
 from scidiff.posterior.resample import largest_chi2, resampled
 from scidiff.priors import GaussianPrior, LatentPrior, LinearAutoencoder
 from scidiff.rng import Streams
@@ -283,6 +284,22 @@ def test_resampling_is_the_papers_product_of_gaussians():
 
 
 # PSLD
+
+
+def test_gluing_steps_come_nearer_to_a_code_that_stays_its_own():
+    """Steps along the gradient of |K d|^2 / 2 come nearer to d = 0 however steep K; those of length gamma do not."""
+    d = torch.randn(5, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for steep in (0.1, 1.0, 300.0):
+        K = steep * torch.randn(7, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        e, gradient = d @ K.T, d @ K.T @ K
+        length = bounded(0.3, e, gradient)
+        assert ((d - length[:, None] * gradient).norm(dim=1) < d.norm(dim=1)).all()
+        if steep < 1:
+            assert torch.equal(length, torch.full_like(length, 0.3))
+        if steep > 1:
+            assert ((d - 0.3 * gradient).norm(dim=1) > 1e3 * d.norm(dim=1)).all()
+            along = torch.linspace(0, 2, 41, dtype=torch.float64)[:, None, None] * length[:, None] * gradient
+            assert ((d - along).norm(dim=2).argmin(0) == 20).all()
 
 
 def test_gluing_is_that_of_the_paper_with_orthonormal_rows():
