@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 METHODS: dict[str, tuple[str, bool, dict[str, Any]]] = {
-    "resample": ("resample", True, {"newton": 1, "iterations": 6, "lanczos": 6}),
+    "resample": ("resample", True, {"newton": 1, "iterations": 10, "lanczos": 3}),
     "resample, white": ("resample", True, {"width": "white", "newton": 1, "iterations": 6}),
     "resample, published": ("resample", True, {"form": "published"}),
     "psld": ("psld", True, {}),

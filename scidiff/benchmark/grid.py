@@ -35,7 +35,8 @@ def plan(
     """The cells of a grid, problem by problem and case by case, so that a grid that was stopped holds whole cases.
 
     Raises:
-        ValueError: an unknown name, a wrong parameter, a seed that is kept for tuning, fewer than two members.
+        ValueError: an unknown name, a wrong parameter of a sampler or a problem, a seed that is kept for tuning, fewer
+            than two members.
     """
     named = [_problem(given) for given in problems]
     methods = [contestant(given) for given in samplers]
@@ -62,10 +63,19 @@ def _problem(given: Any) -> tuple[str, Any]:
     if not isinstance(given, str):
         return getattr(given, "name", type(given).__name__), given
     from scidiff.arguments import near
+    from scidiff.benchmark.certify import parse
+    from scidiff.problems import get
 
-    plain = given.partition(":")[0]
+    plain, parameters = parse(given)
     if plain not in known():
         raise ValueError(f"unknown problem {plain!r};{near(plain, known())} problems are {', '.join(known())}.")
+    if parameters and plain.startswith(EXACT_PREFIX):
+        raise ValueError(f"{plain} takes no parameters, got {given!r}.")
+    if parameters:  # a wrong one is found now, not in every cell
+        try:
+            get(plain, **parameters)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
     return given, None
 
 

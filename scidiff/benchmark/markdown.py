@@ -1,4 +1,4 @@
-r"""A benchmark in Markdown: two tables per problem, one over all, and what was skipped."""
+r"""A benchmark in Markdown: an overview, two tables per problem, a ranking, and what was skipped."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from scidiff.benchmark.contestants import EXACT
 from scidiff.benchmark.results import own_scores, ranking, rows, stated
 from scidiff.benchmark.statistics import FEWEST_RANKS
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["short", "table", "versus"]
+__all__ = ["overview", "short", "table", "versus"]
+
+
+SAID = "CRPS over that of the best method of each problem; in brackets the share of the field inside the 90 % interval."
 
 
 def table(data: xr.Dataset) -> str:
     """The benchmark in Markdown."""
     lines = [f"{name}: {value}  " for name, value in stated(data).items()]
+    heads, cells = overview(data)
+    lines += ["", "### Overview", "", SAID, "", *_heads(heads), *(f"| {' | '.join(row)} |" for row in cells)]
     refused: dict[str, list[str]] = {}
     for problem in map(str, data["problem"].values):
         found = rows(data, problem)
@@ -55,6 +61,34 @@ def table(data: xr.Dataset) -> str:
         lines += ["", "### Skipped, failed and diverged", ""]
         lines += [f"- {reason} ({', '.join(problems)})" for reason, problems in refused.items()]
     return "\n".join(lines).strip() + "\n"
+
+
+def overview(data: xr.Dataset) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of one table of everything: samplers by mean rank, a column per problem.
+
+    A cell is the CRPS over that of the best method of the problem (1 is the best), and the share of the field inside
+    the 90 % interval; a method that diverged or failed in some case says so, one that cannot work has a dash.
+    """
+    problems = [str(p) for p in data["problem"].values]
+    columns: list[dict[str, str]] = []
+    for problem in problems:
+        found = rows(data, problem)
+        lowest = min((row["crps"] for row in found if row["cases"] and row["sampler"] != EXACT), default=math.nan)
+        columns.append({row["sampler"]: _overviewed(row, lowest) for row in found})
+    order = [EXACT] * (EXACT in data["sampler"].values) + [row["sampler"] for row in ranking(data)]
+    plain = [problem.partition(":")[0] for problem in problems]
+    heads = ["sampler", *(a if plain.count(a) == 1 else b for a, b in zip(plain, problems, strict=True))]
+    return heads, [[sampler, *(column.get(sampler, "") for column in columns)] for sampler in order]
+
+
+def _overviewed(row: Mapping[str, Any], lowest: float) -> str:
+    for kind in ("diverged", "failed"):
+        if row[kind]:
+            return kind
+    if not row["cases"]:
+        return "-"
+    inside = "" if math.isnan(row["coverage"]) else f" ({row['coverage']:.2f})"
+    return f"{row['crps'] / lowest:.2f}{inside}"
 
 
 def _heads(names: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scidiff.benchmark.markdown import versus
+from scidiff.benchmark.markdown import SAID, overview, versus
 from scidiff.benchmark.results import own_scores, ranking, rows, stated
 from scidiff.benchmark.statistics import FEWEST_RANKS
 
@@ -91,6 +91,9 @@ def page(folder: Path, data: xr.Dataset, records: Sequence[Mapping[str, Any]], c
     pictures.mkdir(exist_ok=True)
     parts = [HEAD, "<h1>Samplers on problems</h1>"]
     parts.append("<p>" + "; ".join(f"{k}: {html.escape(v)}" for k, v in stated(data).items()) + "</p>")
+    names, lines = overview(data)
+    shown = [dict(zip(names, line, strict=True)) for line in lines]
+    parts += ["<h2>Overview</h2>", f"<p>{SAID}</p>", _table({name: name for name in names}, shown)]
     order = ranking(data)
     if order:
         heads = {"sampler": "sampler", "mean_rank": "mean rank", "p": "p against the first", "cases": "cases"}

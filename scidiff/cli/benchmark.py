@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from scidiff.cli.common import ConfigError, Json, emit, say
+from scidiff.cli.common import CODES, ConfigError, Json, emit, say
 from scidiff.cli.reconstruct import stop_politely
+from scidiff.errors import NumericalError
 
 __all__ = ["benchmark"]
 
@@ -56,7 +57,8 @@ def benchmark(
     Writes results.nc, results.csv, table.md and index.html (with pictures) into --out, one folder per cell beside
     them. A run that was stopped goes on with --resume. A method that fails is a line of the table.
 
-    SIGTERM ends the run with code 75, Ctrl-C with 130; finished cells are kept.
+    SIGTERM ends the run with code 75, Ctrl-C with 130; finished cells are kept, and their tables written. Ends with
+    code 5 if no cell has a result.
     """
     from scidiff.benchmark.grid import benchmark as run
     from scidiff.benchmark.grid import plan
@@ -109,3 +111,6 @@ def benchmark(
     else:
         typer.echo(table(data), nl=False)
         say(f"written: {out / 'index.html'}, table.md, results.csv, results.nc")
+    if not bool((data["status"] == "done").any()):
+        say("error: no cell has a result; the table says why.")
+        raise typer.Exit(CODES[NumericalError])

@@ -76,7 +76,7 @@ def forecast(
 
     Finished windows are kept as they come; --resume goes on after Ctrl-C, a kill or a full disk.
 
-        scidiff forecast slp-dyffusion today.nc --lead 7 --members 50 --out run.zarr
+        scidiff forecast slp-north-atlantic days.nc --lead 5 --members 50 --out run.zarr
     """
     from scidiff.cli.reconstruct import stop_politely, usage
     from scidiff.forecast.corrections import Conserve, Positive

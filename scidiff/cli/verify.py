@@ -60,6 +60,8 @@ def verify(
 
     if by not in ("lead_time", "none"):
         raise ConfigError(f"--by must be lead_time or none, got {by!r}.")
+    if by == "none" and scheduler is not None:
+        raise ConfigError("--scheduler hands out leads, so scores must be --by lead_time.")
     if out is not None and not overwrite and any((out / name).exists() for name in ("scores.nc", "scores.md")):
         raise InputError(f"{out} holds scores; choose another --out, or replace them with --overwrite.")
     with usage(), ExitStack() as held:

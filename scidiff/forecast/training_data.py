@@ -105,7 +105,7 @@ def forecast_data(
         where = {name: folder / str(options[name]) for name in ("file", "folder") if options and name in options}
         ds = simulate(trajectories, **{**(options or {}), **where})
         if "split" not in ds.coords:
-            raise InputError(f"[data.options] of '{trajectories}' needs validation and test, a first and a last date.")
+            raise InputError(f"[data.options] of '{trajectories}' need validation or test, a first and a last date.")
         kept = [part_of(ds, part) for part in ("train", "validation") if (ds["split"] == part).any()]
         periods: dict[str, Any] = {"trajectories": dict(ds.attrs)}
         if "file" in where:

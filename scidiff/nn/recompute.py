@@ -82,7 +82,7 @@ def _some(more: tuple[Tensor | None, ...], part: Part) -> list[Tensor | None]:
 
 def _through(block: Callable[..., Tensor], x: Tensor, more: tuple[Tensor | None, ...], pieces: list[Part]) -> Tensor:
     """The block part by part."""
-    return join(pieces, lambda part: part.cut(block(part.take(x), *_some(more, part))))
+    return join(pieces, lambda part: part.cut(block(part.take(x), *_some(more, part))), len(x))
 
 
 class _Again(torch.autograd.Function):

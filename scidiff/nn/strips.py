@@ -102,13 +102,18 @@ def parts(x: Tensor, halo: int | None, periodic: bool) -> list[Part]:
     return found
 
 
-def join(pieces: list[Part], values: Callable[[Part], Tensor]) -> Tensor:
-    """The whole answer from ``values(part)``, the right part of it."""
-    rows: list[Tensor] = []
-    done = 0
-    while done < len(pieces):
-        same = [p for p in pieces[done:] if p.rows == pieces[done].rows]
-        found = [values(p) for p in same]
-        rows.append(found[0] if len(found) == 1 else torch.cat(found, dim=same[0].axis or 0))
-        done += len(same)
-    return rows[0] if len(rows) == 1 else torch.cat(rows)
+def join(pieces: list[Part], values: Callable[[Part], Tensor], rows: int) -> Tensor:
+    """The whole answer from ``values(part)``, the right part of it, for a batch of ``rows``."""
+    if len(pieces) == 1:
+        return values(pieces[0])
+    whole: Tensor | None = None
+    for part in pieces:
+        y = values(part)
+        if whole is None:
+            shape = [rows, *y.shape[1:]]
+            if part.axis is not None:
+                shape[part.axis] = part.side
+            whole = y.new_empty(shape)
+        part.of(whole).copy_(y)
+    assert whole is not None
+    return whole

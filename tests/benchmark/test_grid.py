@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from dataclasses import replace
+from multiprocessing import active_children
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def explodes(posterior, members, generator):
 
 
 def confused(posterior, members, generator):
-    return torch.zeros("three")
+    return torch.zeros("three")  # type: ignore[call-overload]
 
 
 def far_away(posterior, members, generator):
@@ -104,7 +105,7 @@ def test_a_nested_method_saves_iterations_before_it_saves_steps():
 
 
 def test_a_method_that_diverges_is_marked_and_one_that_errs_is_not_skipped():
-    from scidiff.benchmark.markdown import table
+    from scidiff.benchmark.markdown import overview, table
 
     lines: list[str] = []
     samplers = ["mmps:steps=8", ("far", far_away), ("confused", confused)]
@@ -112,8 +113,14 @@ def test_a_method_that_diverges_is_marked_and_one_that_errs_is_not_skipped():
     shown = data["diverged"].sel(problem=NAME).sum("seed").to_series().to_dict()
     assert shown == {"exact draws": 0, "mmps:steps=8": 0, "far": 2, "confused": 0}
     assert set(data["status"].sel(sampler="confused").values.ravel()) == {"failed"}  # a TypeError of its own
-    far = next(line for line in table(data).splitlines() if line.startswith("| far |"))
+    far = [line for line in table(data).splitlines() if line.startswith("| far |")][1]  # after the overview
     assert far.endswith("| 2 diverged |")
+    heads, cells = overview(data)
+    shown = {sampler: cell for sampler, cell in cells}
+    best = float(data["crps"].sel(sampler="mmps:steps=8").mean())
+    exact = float(data["crps"].sel(sampler="exact draws").mean())
+    assert heads == ["sampler", NAME] and shown["far"] == "diverged" and shown["confused"] == "failed"
+    assert shown["mmps:steps=8"].startswith("1.00 (0.") and shown["exact draws"].startswith(f"{exact / best:.2f} (0.")
     assert "- far: diverged: up to" in table(data) and any("diverged" in line for line in lines)
 
 
@@ -261,6 +268,21 @@ def test_ctrl_c_keeps_what_is_done_and_a_resumed_grid_is_the_same(tmp_path):
         np.testing.assert_array_equal(again[name], full[name])
 
 
+def naps(seconds):
+    time.sleep(seconds)
+    return {}
+
+
+def test_a_grid_that_ends_early_does_not_wait_for_its_workers():
+    before = set(active_children())
+    found = processes(2)(naps, [0.0, 60.0, 60.0])
+    assert next(found) == (0, {})
+    assert len(set(active_children()) - before) == 2
+    begin = time.monotonic()
+    found.close()
+    assert time.monotonic() - begin < 30 and set(active_children()) == before
+
+
 def test_two_processes_give_the_same_members(tmp_path):
     arguments = {"seeds": [0, 1], "members": 4}
     here = benchmark([NAME], ["mmps:steps=8", ("prior", prior_draws)], **arguments)
@@ -309,6 +331,9 @@ def test_the_rank_of_the_truth_is_central_for_exact_draws_and_extreme_for_the_pr
     ("arguments", "text"),
     [
         ({"problems": ["exact-inpaintin"]}, "did you mean 'exact-inpainting'"),
+        ({"problems": ["ct:veiws=3"]}, "did you mean 'views'"),
+        ({"problems": ["ct:views=abc"]}, "views must be a whole number, got 'abc'"),
+        ({"problems": ["exact-blur:size=3"]}, "takes no parameters"),
         ({"samplers": ["mmsp"]}, "did you mean 'mmps'"),
         ({"samplers": ["mmps:stepz=3"]}, "did you mean 'steps'"),
         ({"samplers": ["deepinv-dp"]}, "did you mean 'dps'"),

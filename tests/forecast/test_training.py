@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -175,3 +176,26 @@ def test_a_simulator_by_name(tmp_path: Path) -> None:
     assert found.periods["trajectories"]["simulator"] == "stochastic-transport"
     with pytest.raises(InputError, match="either 'trajectories'"):
         forecast_data(5, tmp_path, variables="tracer")
+
+
+def test_a_named_series_is_trained_on_as_departures_of_its_training_part(tmp_path: Path) -> None:
+    time = np.arange("2001-01-01", "2004-01-01", dtype="datetime64[D]")
+    season = 280 + 9 * np.cos(2 * np.pi * np.arange(len(time)) / 365.25)
+    noise = np.random.default_rng(0).standard_normal((len(time), 3, 4)).astype("f4")
+    (tmp_path / "climate").mkdir()
+    file = tmp_path / "climate" / "t.npz"
+    np.savez(file, time=time, lat=np.arange(3.0), lon=np.arange(4.0), units="K", t=season[:, None, None] + noise)
+    options: dict[str, Any] = {"file": "climate/t.npz", "departures": True, "season": True}
+    options |= {"validation": ["2003-01", "2003-06"], "test": ["2003-07", "2003"]}
+    more: dict[str, Any] = {"trajectories": "series", "variables": "t", "forcing": ["annual_cos", "annual_sin"]}
+    found = forecast_data(5, tmp_path, options=options, **more)
+    assert abs(float(found.spec.loc)) < 0.05 and float(found.spec.scale) == pytest.approx(1, abs=0.05)  # no season left
+    assert found.validation is not None and (len(found.train), len(found.validation)) == (730 - 4, 181 - 4)
+    assert found.periods == {
+        "train": ["2001-01-01", "2002-12-31"],
+        "validation": ["2003-01-01", "2003-06-30"],
+        "test": ["2003-07-01", "2003-12-31"],
+    }
+    assert found.files == {"t.npz": hashlib.sha256(file.read_bytes()).hexdigest()}
+    whole = forecast_data(5, tmp_path, trajectories="series", variables="t", options={"file": "climate/t.npz"})
+    assert whole.validation is None and len(whole.train) == 1095 - 4 and list(whole.periods) == ["train"]
