@@ -1,5 +1,5 @@
 # make demo | make test | make check: each makes .venv when it is missing, installs the pinned versions, and runs.
-# The plain commands behind them stand in README.md.
+# The plain commands behind them stand in README.md. `make table` prints its table of results.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
@@ -9,11 +9,12 @@ INSTALLED := .venv/installed
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 WORKERS ?= 2
 
-.PHONY: help demo test check docs format clean
+.PHONY: help demo test table check docs format clean
 
 help:
 	@echo "make demo    reconstruct a simulated scan; results in runs/demo"
 	@echo "make test    all tests, lint and import floors included"
+	@echo "make table   the table of results: ten problems, eighteen methods (most of an hour on two cores); runs/table"
 	@echo "make check   ruff, pyright, import-linter"
 	@echo "make docs    the documentation as a site, in build/site/html"
 	@echo "make format  let ruff rewrite the code"
@@ -40,6 +41,17 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --import-mode=importlib
+
+# Every method gets 100 network passes and at most 2000 through the operator, per member. Two cases each.
+PROBLEMS := exact-inpainting exact-modes-2 exact-poisson-inverse 'mri:shape=[96,80],coils=4' ct:views=20 \
+  'deblurring:shape=[64,64]' phase-retrieval:prior=rings,source=rings 'navier-stokes:shape=[32,32]' \
+  darcy-inverse:size=32 black-hole
+METHODS := mmps pigdm dps sda diffpir ddrm ddnm dds daps pnpdm red_diff enkg:particles=32 eki:particles=32 \
+  deepinv-dps deepinv-pigdm deepinv-mmps deepinv-diffpir baseline-best
+
+table: $(INSTALLED)
+	$(BIN)/scidiff benchmark $(PROBLEMS) $(METHODS:%=-s %) --members 8 --seeds 2 \
+	  --budget denoiser=100,operator=2000 --limit 600 --workers $(WORKERS) --out runs/table --resume
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

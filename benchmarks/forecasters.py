@@ -4,10 +4,10 @@
                                      [--members 50] [--limit 0] [--part test] [--against damped] [--batch 16]
                                      [--threads 1] [--out runs/forecasters]
 
-Cases: advection-16, advection-32 (exact law known), spring-mesh, spring-mesh-long, kolmogorov, lorenz96, and, with
---data the folder of real series: slp, t2m, sst, kaplan, radar. A trained forecaster is added with --model; its file
-tells whether it wants the series itself or departures from the season. Longer leads than a forecaster's horizon feed
-its last states back. Masses of the spring mesh that are pinned stay where they are, for every forecaster.
+Cases: advection-16, advection-32 (exact law known), spring-mesh, spring-mesh-long, kolmogorov, lorenz96, obstacles,
+and, with --data the folder of real series: slp, t2m, sst, kaplan, radar. A trained forecaster is added with --model;
+its file tells whether it wants the series itself or departures from the season. Longer leads than a forecaster's
+horizon feed its last states back. Masses of the spring mesh that are pinned stay where they are, for every forecaster.
 
 Forecasts start at times of the test part, the same for all; member m of case b has its own random stream. With --part
 validation they start in the validation part: that is where settings are chosen. Every cell (case, forecaster) is
@@ -80,6 +80,10 @@ CASES = {
     ),
     "kolmogorov": Case("kolmogorov", ("vorticity",), 8, (1, 2, 4, 8), "0.25", every=8, patterns=(20, 40, 80)),
     "lorenz96": Case("lorenz96", ("x",), 20, (1, 4, 10, 20), "0.05", every=10, patterns=(10, 20, 40)),
+    "obstacles": Case(
+        "obstacles", ("velocity_x", "velocity_y", "pressure"), 16, (1, 4, 8, 16), "0.08", first=16, every=16,
+        options={"rows": 16, "train": 24}, patterns=(10, 20, 40),
+    ),
     "slp": Case("slp", ("slp",), 5, (1, 2, 3, 4, 5), "day", file=SERIES["slp"], every=2, block=5),
     "t2m": Case("t2m", ("t",), 5, (1, 2, 3, 4, 5), "day", file=SERIES["t2m"], every=2, block=5),
     "sst": Case("sst", ("sst_anom",), 7, (3, 4, 5, 6, 7), "month", file=SERIES["sst"], block=12, patterns=(5, 10, 20)),

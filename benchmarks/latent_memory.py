@@ -55,8 +55,11 @@ def measure(name: str, size: int, pixel: str, codes: str, threads: int) -> dict[
 
     def posterior(n: int) -> Posterior:
         mask = torch.rand(n, n, generator=generator) < 0.25
-        likelihood = Likelihood(Mask(mask), GaussianNoise(50.0), torch.zeros(1, 1, int(mask.sum())))
-        return Posterior(prior, likelihood, states_for(prior, (1, n, n))[1])
+        complex_field = bool((prior.autoencoder if latent else prior).complex)
+        y = torch.zeros(1, 1, int(mask.sum()), dtype=torch.complex64 if complex_field else torch.float32)
+        shape = states_for(prior, (1, n, n))[1] if latent else (2 if complex_field else 1, n, n)
+        noise = 0.1 * float(torch.as_tensor(prior.autoencoder.scale if latent else prior.scale).max())
+        return Posterior(prior, Likelihood(Mask(mask), GaussianNoise(noise), y), shape)
 
     small, large = posterior(64), posterior(size)
     again = recomputing() if name.endswith("recomputing") else nullcontext()

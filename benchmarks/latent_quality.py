@@ -6,7 +6,9 @@ machine does not change. The steps of a method are those that two short runs pre
 is in the table. The samplers that would make few levels of it get cheaper levels (`METHODS`); defaults otherwise.
 
 Each cell (method, budget, case) runs in a process of its own, so that its peak memory is its own, and writes one JSON
-file; a run that was stopped goes on where it was. Total variation is the problem's own baseline.
+file; a run that was stopped goes on where it was. Total variation is the problem's own baseline. "autoencoder alone"
+codes and decodes the truth: no draw of a latent sampler can be expected to be better. For `mri` the data are a
+magnitude volume, see `head`.
 
     python benchmarks/latent_quality.py ct --latent NAME_OR_PATH --data FILE --out runs/latent_quality
         [--pixel NAME] [--set views=25] [--cases 5] [--members 8] [--calls 400] [--seconds 60] [--threads 1]
@@ -24,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 METHODS: dict[str, tuple[str, bool, dict[str, Any]]] = {
-    "resample": ("resample", True, {"newton": 1, "iterations": 6, "lanczos": 6}),
+    "resample": ("resample", True, {"newton": 1, "iterations": 10, "lanczos": 3}),
     "resample, white": ("resample", True, {"width": "white", "newton": 1, "iterations": 6}),
     "resample, published": ("resample", True, {"form": "published"}),
     "psld": ("psld", True, {}),
@@ -36,6 +38,7 @@ METHODS: dict[str, tuple[str, bool, dict[str, Any]]] = {
     "dps": ("dps", False, {}),
     "daps": ("daps", False, {}),
 }
+FLOOR = "autoencoder alone"
 SCORES = ("psnr", "ssim", "crps", "coverage_90", "chi2")
 PROBE = 4
 """Steps of the shorter run that predicts how many a budget allows."""
@@ -57,11 +60,46 @@ def prepared(a: argparse.Namespace, case: int, latent: bool) -> tuple[Any, Any, 
     """The problem, one case, and its posterior with the pixel prior or the one of codes."""
     from scidiff import problems
 
-    settings = parse(a.set) | ({"data": a.data} if a.data else {})
+    own = a.problem == "mri" and a.data
+    settings = parse(a.set) | ({"data": a.data} if a.data and not own else {})
     prior = a.latent if latent else a.pixel
     problem: Any = problems.get(a.problem, **settings, **({"prior": prior} if prior else {}))
-    found = problem.case(case)
+    found = head(problem, a.data, case) if own else problem.case(case)
     return problem, found, problem.posterior(found.observation)
+
+
+def head(problem: Any, path: str, index: int) -> Any:
+    """A case of the MRI problem from a magnitude volume: one axial slice on pixels of 1.25 mm with a smooth phase.
+
+    K-space is simulated on the grid of the inversion, with coils and noise of the problem; the truth is the image of
+    noiseless full k-space with the maps estimated from the observation, as in the problem's own cases.
+    """
+    import torch
+    import xarray as xr
+
+    from scidiff.datasets.kspace import validate_kspace
+    from scidiff.datasets.phantom import coil_maps
+    from scidiff.datasets.volumes import read_volume
+    from scidiff.operators.mri import fft2c
+    from scidiff.problems.base import Case, stream
+    from scidiff.problems.mri_observation import image_array, observation_from_kspace
+
+    volume, generator = read_volume(path), stream("latent-quality", index)
+    plane = int((0.5, 0.4, 0.6, 0.3, 0.7)[index % 5] * volume.sizes["z"])
+    pixel = abs(float(volume["y"][1] - volume["y"][0]))
+    magnitude = torch.as_tensor(volume.values[plane])[None, None].float()
+    side = [round(n * pixel / 1.25 / 8) * 8 for n in magnitude.shape[2:]]
+    magnitude = torch.nn.functional.interpolate(magnitude, size=side, mode="area")[0, 0]
+    y, x = torch.meshgrid(*(torch.linspace(-1, 1, n) for n in side), indexing="ij")
+    waves = torch.stack([torch.ones_like(x), x, y, x * y, x**2, y**2])
+    phase = torch.einsum("k,kij->ij", torch.randn(6, generator=generator), waves)
+    image = torch.polar(magnitude / torch.quantile(magnitude, 0.99), phase)
+    clean = fft2c(coil_maps(tuple(side), problem.coils, generator) * image)  # type: ignore[arg-type]
+    noise = torch.view_as_complex(torch.randn(*clean.shape, 2, generator=generator))
+    data = validate_kspace((clean + problem.noise * noise).numpy())
+    observation, full = observation_from_kspace(data, problem.sampling, problem.map_sets, clean)
+    truth = image_array(full, data, problem.field, "complex image")  # type: ignore[arg-type]
+    return Case(xr.Dataset({problem.field: truth}), observation)
 
 
 def run(method: Any, posterior: Any, members: int) -> tuple[Any, float, float]:
@@ -94,6 +132,21 @@ def steps_for(a: argparse.Namespace, name: str, budget: str) -> int | None:
     return max(4, min(1000, int((limit - fixed) / each)))
 
 
+def floor(a: argparse.Namespace, case: int) -> dict[str, Any]:
+    """What the autoencoder alone makes of the truth, scored as an answer; chi2 is what its field leaves of the data."""
+    import torch
+
+    problem, found, posterior = prepared(a, case, True)
+    true = found.truth[problem.field]
+    x = torch.as_tensor(true.values)
+    with torch.no_grad():
+        x = x.to(torch.complex64 if x.is_complex() else torch.float32)[None, None]
+        back = posterior.prior.decode(posterior.prior.encode(x))
+    result = found.observation.assign({problem.field: (("member", *true.dims), back[:, 0].numpy())})
+    scores = {key: float(value) for key, value in problem.evaluate(result, found.truth).items()}
+    return {"method": FLOOR, "case": case, "scores": {key: value for key, value in scores.items() if value == value}}
+
+
 def cell(a: argparse.Namespace, name: str, budget: str, case: int) -> dict[str, Any]:
     """One method with one budget on one case."""
     import torch
@@ -123,7 +176,8 @@ def apart(a: argparse.Namespace, name: str, budget: str, case: int, target: Path
     child = os.fork()
     if child == 0:
         try:
-            part.write_text(json.dumps(cell(a, name, budget, case), indent=1))
+            found = floor(a, case) if name == FLOOR else cell(a, name, budget, case)
+            part.write_text(json.dumps(found, indent=1))
             os.replace(part, target)
         except Exception as error:  # noqa: BLE001 - told by the parent
             part.write_text(f"{type(error).__name__}: {error}")
@@ -136,19 +190,19 @@ def apart(a: argparse.Namespace, name: str, budget: str, case: int, target: Path
 def path_of(a: argparse.Namespace, name: str, budget: str, case: int) -> Path:
     """The file of a cell: its name, and a fingerprint of the settings that decide its numbers."""
     limit = {"seconds": a.seconds, "calls": a.calls}.get(budget, 0)
-    key = [a.problem, a.latent, a.pixel, Path(a.data or "").name, sorted(a.set), a.members, limit, METHODS[name]]
+    key = [a.problem, a.latent, a.pixel, Path(a.data or "").name, sorted(a.set), a.members, limit, METHODS.get(name)]
     digest = hashlib.blake2b(json.dumps(key).encode(), digest_size=4).hexdigest()
     return a.out / f"{a.problem}--{name.replace(', ', '-')}--{budget}--{case}--{digest}.json"
 
 
 def table(a: argparse.Namespace, cells: list[dict[str, Any]]) -> None:
-    """Means over cases, method by method; differences beside the first row of a budget in PSNR."""
+    """Means over cases, method by method, and PSNR case by case."""
     columns = ("steps", "calls", "seconds", "peak_gib")
     for budget in a.budgets:
         print(f"\nbudget: {budget}" + {"seconds": f" {a.seconds:g}", "calls": f" {a.calls:g}"}.get(budget, ""))
         print(f"{'':22s}" + "".join(f"{name:>12s}" for name in (*SCORES, *columns, "cases")))
         for name in a.methods:
-            rows = [c for c in cells if c["method"] == name and c["budget"] == budget]
+            rows = [c for c in cells if c["method"] == name and c.get("budget") == budget]
             if not rows:
                 continue
             numbers = [[c["scores"].get(key) for c in rows] for key in SCORES] + [
@@ -164,6 +218,15 @@ def table(a: argparse.Namespace, cells: list[dict[str, Any]]) -> None:
     if by_case:
         tv = [[s[f"{key}_tv"] for s in by_case.values() if f"{key}_tv" in s] for key in ("psnr", "ssim")]
         print(f"\n{'total variation':22s}" + "".join(f"{sum(v) / len(v):12.3f}" for v in tv if v))
+    alone = [c["scores"] for c in cells if c["method"] == FLOOR]
+    if alone:
+        both = [sum(s[key] for s in alone) / len(alone) for key in ("psnr", "ssim", "chi2")]
+        print(f"{FLOOR:22s}" + "".join(f"{v:12.3f}" for v in both) + "  (the last is chi2)")
+    for budget in a.budgets:
+        print(f"\nPSNR of each case, budget: {budget}")
+        for name in a.methods:
+            each = [c["scores"]["psnr"] for c in cells if c["method"] == name and c.get("budget") == budget]
+            print(f"{name:22s}" + "".join(f"{v:12.2f}" for v in each))
 
 
 def main() -> None:
@@ -192,8 +255,8 @@ def main() -> None:
     print(f"{a.threads} thread(s)")
     cells = []
     for case in range(a.cases):
-        for budget in a.budgets:
-            for name in a.methods:
+        for budget, names in [*((budget, a.methods) for budget in a.budgets), ("once", [FLOOR])]:
+            for name in names:
                 target = path_of(a, name, budget, case)
                 if not target.exists() and (error := apart(a, name, budget, case, target)):
                     print(f"{name}, {budget}, case {case} failed: {error}", flush=True)

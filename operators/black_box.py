@@ -8,6 +8,9 @@ from __future__ import annotations
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +42,10 @@ class BlackBox(Algebra):
             an error that names it. ``"drop"``, ``"redraw"``: its measurement is NaN, and the sampler leaves the member
             out or draws it again (`scidiff.posterior.survival`); diagnostics ``failures`` tell member, call and
             message. A function of whole batches that raises is then called again with one field at a time.
+        executor: Who makes the calls; None makes them here, one after the other. Any `concurrent.futures.Executor`:
+            threads, processes, a Dask cluster (``distributed.Client(...).get_executor()``, which hands calls of a
+            worker that died to another one). One call per field, so ``batched`` must be False; answers do not depend
+            on who gives them. A function for processes must live in a module.
 
     Raises (when called):
         TypeError: if the answer is no array of numbers.
@@ -50,12 +57,22 @@ class BlackBox(Algebra):
     differentiable = False
     storable = False  # files hold no code, and no command lines either
 
-    def __init__(self, function: Callable[[Any], Any], batched: bool = True, on_failure: OnFailure = "raise") -> None:
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        batched: bool = True,
+        on_failure: OnFailure = "raise",
+        executor: Executor | None = None,
+    ) -> None:
         if not callable(function):
             raise TypeError(f"function must be callable, got {type(function).__name__}.")
         if on_failure not in POLICIES:
             raise ValueError(f"on_failure must be one of {', '.join(POLICIES)}, got {on_failure!r}.")
-        self.function, self.batched, self.on_failure = function, batched, on_failure
+        if executor is not None and not callable(getattr(executor, "submit", None)):
+            raise TypeError(f"executor must be a concurrent.futures.Executor, got {type(executor).__name__}.")
+        if executor is not None and batched:
+            raise ValueError("an executor is given one field per call; write batched=False.")
+        self.function, self.batched, self.on_failure, self.executor = function, batched, on_failure, executor
         self._answer: tuple[tuple[int, ...], Any] | None = None  # shape and type of a measurement, known after a call
 
     def __repr__(self) -> str:
@@ -94,9 +111,9 @@ class BlackBox(Algebra):
                 )
             return z[:, None] if z.ndim == 1 else z
         single = []
-        for i, field in enumerate(array):
+        for i, call in enumerate(self._calls(array)):
             try:
-                answer = self.function(field)
+                answer = call()
             except Exception as error:
                 error.add_note(f"{self.name} was called for field {i} of {len(array)}.")
                 raise
@@ -105,6 +122,15 @@ class BlackBox(Algebra):
         if len(shapes) > 1:
             raise ValueError(f"{self.name} answers with measurements of several shapes, {shapes}; pad them to one.")
         return np.stack(single)
+
+    def _calls(self, array: Any) -> list[Callable[[], Any]]:
+        """For each field what gives its answer, or raises what the function raised; all are under way."""
+        if self.executor is None:
+            return [partial(self.function, field) for field in array]
+        return [self.executor.submit(self.function, field).result for field in array]
+
+    def _one(self, call: Callable[[], Any]) -> Any:
+        return np.atleast_1d(self._numbers(call(), ""))
 
     def _tolerant(self, array: Any) -> Any:
         """The same with NaN for fields that fail, which are reported."""
@@ -116,10 +142,11 @@ class BlackBox(Algebra):
             except Exception as error:
                 if len(array) == 1:
                     messages[0] = _said(error)
+        calls = [] if self.batched else self._calls(array.copy())
         for i in range(len(array)):
             if answers[i] is None and i not in messages:
                 try:
-                    answers[i] = self._measured(array[i : i + 1].copy())[0]
+                    answers[i] = self._measured(array[i : i + 1].copy())[0] if self.batched else self._one(calls[i])
                 except Exception as error:
                     messages[i] = _said(error)
             if answers[i] is not None and not np.isfinite(answers[i]).all():
@@ -166,6 +193,7 @@ class Subprocess(BlackBox):
         batched: True starts it once for all fields of a batch, False once per field; see `BlackBox` for the shapes.
         timeout: Seconds after which a run is stopped; None waits.
         on_failure: As for `BlackBox`.
+        executor: As for `BlackBox`; threads are enough for programs on this machine.
 
     Raises (when called):
         RuntimeError: if the program cannot be started, takes too long, fails, or writes no measurement; with the last
@@ -178,6 +206,7 @@ class Subprocess(BlackBox):
         batched: bool = True,
         timeout: float | None = 3600.0,
         on_failure: OnFailure = "raise",
+        executor: Executor | None = None,
     ) -> None:
         if isinstance(command, str):
             raise TypeError(f"command must be a sequence of arguments; write {command.split()!r}.")
@@ -188,7 +217,7 @@ class Subprocess(BlackBox):
         if timeout is not None and not timeout > 0:
             raise ValueError(f"timeout must be positive or None, got {timeout}.")
         self.timeout = timeout
-        super().__init__(self._run, batched, on_failure)
+        super().__init__(_Program(tuple(self.command), timeout), batched, on_failure, executor)
 
     def __repr__(self) -> str:
         return f"Subprocess({self.command}, batched={self.batched}, timeout={self.timeout})"
@@ -197,7 +226,16 @@ class Subprocess(BlackBox):
     def name(self) -> str:
         return Path(self.command[0]).name
 
-    def _run(self, fields: Any) -> Any:
+
+@dataclass(frozen=True)
+class _Program:
+    """One run of a program; can be sent to another process."""
+
+    command: tuple[str, ...]
+    timeout: float | None
+
+    def __call__(self, fields: Any) -> Any:
+        name = Path(self.command[0]).name
         with tempfile.TemporaryDirectory(prefix="scidiff-") as folder:
             given, answer = Path(folder) / "input.npy", Path(folder) / "output.npy"
             np.save(given, fields, allow_pickle=False)
@@ -207,22 +245,22 @@ class Subprocess(BlackBox):
                     command, stdin=subprocess.DEVNULL, capture_output=True, timeout=self.timeout, check=False
                 )
             except OSError as error:
-                raise RuntimeError(f"{self.name} cannot be started: {error}. Is it installed and executable?") from None
+                raise RuntimeError(f"{name} cannot be started: {error}. Is it installed and executable?") from None
             except subprocess.TimeoutExpired as error:
                 raise RuntimeError(
-                    f"{self.name} took longer than timeout={self.timeout:g} s.{_tail(error.stderr)}"
+                    f"{name} took longer than timeout={self.timeout:g} s.{_tail(error.stderr)}"
                 ) from None
             if done.returncode:
-                raise RuntimeError(f"{self.name} failed with exit code {done.returncode}.{_tail(done.stderr)}")
+                raise RuntimeError(f"{name} failed with exit code {done.returncode}.{_tail(done.stderr)}")
             if not answer.is_file():
                 raise RuntimeError(
-                    f"{self.name} ended well but wrote no file {{output}}; save the measurement there with "
+                    f"{name} ended well but wrote no file {{output}}; save the measurement there with "
                     f"numpy.save.{_tail(done.stderr)}"
                 )
             try:
                 return np.load(answer, allow_pickle=False)
             except ValueError as error:
-                raise RuntimeError(f"{self.name} wrote a file that is no .npy array of numbers: {error}") from None
+                raise RuntimeError(f"{name} wrote a file that is no .npy array of numbers: {error}") from None
 
 
 def _tail(stderr: bytes | None, lines: int = 10) -> str:

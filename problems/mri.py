@@ -20,7 +20,7 @@ from scidiff.errors import InputError
 from scidiff.inference import Ensemble, Likelihood, Posterior
 from scidiff.noise import GaussianNoise
 from scidiff.operators.mri import fft2c
-from scidiff.problems.base import Case, parameters, require, rescaled, samples_of, stream
+from scidiff.problems.base import Case, parameters, require, rescaled, samples_of, states_for, stream
 from scidiff.problems.baselines import total_variation
 from scidiff.problems.mri_observation import (
     CHI2_LIMIT,
@@ -215,7 +215,16 @@ class AcceleratedMRI:
     def posterior(self, observation: xr.Dataset) -> Posterior:
         operator = operator_of(observation)
         scale, noise_std = float(observation["image_scale"]), float(observation["noise_std"])
+        y = operator.sample(tensor(observation["kspace"]))[None]
         prior = rescaled(self.prior, scale)
+        if getattr(self.prior, "autoencoder", None) is not None:
+            if operator.sets > 1:
+                raise InputError(
+                    f"a prior of codes knows images of one set of coil maps, this observation has {operator.sets}; read "
+                    "the scan with map_sets=1, or take a prior of pixels."
+                )
+            prior, states = states_for(prior, tuple(operator.shape))
+            return Posterior(prior, Likelihood(operator, GaussianNoise(noise_std), y), states)
         shape = (2 * operator.sets, *operator.shape[1:])
         known = prior.shape[0] if prior.shape else getattr(prior, "channels", None)
         if operator.sets > 1 and known == 2:
@@ -229,7 +238,6 @@ class AcceleratedMRI:
             )
         if prior.shape is not None and tuple(prior.shape) != shape:
             raise InputError(f"the prior's states have shape {tuple(prior.shape)}, but this scan needs {shape}.")
-        y = operator.sample(tensor(observation["kspace"]))[None]
         return Posterior(prior, Likelihood(operator, GaussianNoise(noise_std), y), shape)
 
     def template(self, observation: xr.Dataset) -> xr.DataArray:

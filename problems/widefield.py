@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from scidiff.errors import InputError
+from scidiff.inference import Posterior
 from scidiff.noise import GaussianNoise, PoissonNoise
 from scidiff.operators.camera import photon_transfer
 from scidiff.operators.psf_widefield import born_wolf
@@ -140,6 +141,12 @@ class WidefieldDeconvolution(GridProblem):
             return PoissonNoise(self.variance(observation))
         level = float(observation[self.measured].mean()) - float(observation["offset"])
         return GaussianNoise(math.sqrt(self.variance(observation) * level))
+
+    def posterior(self, observation: xr.Dataset) -> Posterior:
+        return super().posterior(self.complete(observation, "the observation"))
+
+    def baselines(self, observation: xr.Dataset) -> dict[str, xr.DataArray]:
+        return super().baselines(self.complete(observation, "the observation"))
 
     def load(self, path: str) -> Any:
         from scidiff.datasets.tiff_stack import read_stack

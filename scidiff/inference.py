@@ -138,13 +138,17 @@ class Posterior:
             raise ValueError(f"all likelihoods must see the same number of fields B, got {sorted(batches)}.")
         own = self.prior.shape
         shape = tuple(self.shape) if self.shape is not None else own
+        codes = getattr(self.prior, "autoencoder", None) is not None
+        hint = "; its states are codes: give shape=prior.state_shape(shape of one field)" if codes else ""
         if shape is None:
-            raise ValueError("this prior takes any size: give Posterior(..., shape=(channels, height, width)).")
+            raise ValueError(f"this prior takes any size: give Posterior(..., shape=(channels, height, width)){hint}.")
         if own is not None and tuple(own) != tuple(shape):
             raise ValueError(f"the prior's state has shape {tuple(own)}, but shape={tuple(shape)} was given.")
         channels = getattr(self.prior, "channels", None)
         if channels is not None and shape[0] != channels:
-            raise ValueError(f"the prior has {channels} channels, but shape={tuple(shape)} starts with {shape[0]}.")
+            raise ValueError(
+                f"the prior has {channels} channels, but shape={tuple(shape)} starts with {shape[0]}{hint}."
+            )
         object.__setattr__(self, "shape", tuple(shape))
 
     @property

@@ -52,7 +52,7 @@ def source() -> str:
 def versions() -> dict[str, str]:
     """Versions of what computes and writes."""
     found = {"python": platform.python_version()}
-    for name in ("torch", "numpy", "xarray", "h5py", "h5netcdf"):
+    for name in ("torch", "numpy", "xarray", "h5py", "h5netcdf", "deepinv"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found

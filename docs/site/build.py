@@ -1,7 +1,8 @@
 """Builds the documentation as a site: pages, gallery and reference. `make docs` calls it.
 
-Pages are those of docs/, the gallery is made of the examples (their question, their code, their picture where the
-repository holds one), the reference of the docstrings of everything that packages export. Nothing is fetched. A page
+Pages are those of docs/, the gallery is made of the examples (their question, their text, their code), the catalogue of
+everything that has a name (`catalogue.py`: equation, reference, certificate, cost), the reference of the docstrings of
+everything that packages export. Nothing is fetched. A page
 that cannot be read, a link to a page that is not there and a docstring that is not valid end the build.
 
     python docs/site/build.py [FOLDER]        # default build/site
@@ -15,6 +16,9 @@ import re
 import shutil
 import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+import catalogue  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {
@@ -38,15 +42,17 @@ PACKAGES = {
 
 
 def pages(folder: Path) -> list[str]:
-    """Copies docs/*.md; links that leave docs/ point to the repository's text instead. Returns their names."""
+    """Copies docs/*.md; links that leave docs/ point to the repository's text instead. Returns their names.
+
+    docs/README.md, the questions that pages answer and the words they use, becomes the page ``overview``.
+    """
     names = []
     for path in sorted((ROOT / "docs").glob("*.md")):
-        if path.name == "README.md":
-            continue
         text = re.sub(r"\]\((?:\.\./)+([\w./-]+)\)", r"] (`\1`)", path.read_text(encoding="utf-8"))
         text = re.sub(r"^```(bash|sh)$", "```shell", text, flags=re.MULTILINE)
-        (folder / path.name).write_text(text.replace("README.md)", "index.md)"), encoding="utf-8")
-        names.append(path.stem)
+        name = "overview" if path.name == "README.md" else path.stem
+        (folder / f"{name}.md").write_text(text.replace("](README.md)", "](overview.md)"), encoding="utf-8")
+        names.append(name)
     if (ROOT / "docs" / "figures").is_dir():
         shutil.copytree(ROOT / "docs" / "figures", folder / "figures")
     return names
@@ -92,7 +98,7 @@ def index(folder: Path, parts: dict[str, list[str]]) -> None:
     readme = re.sub(r"\]\(docs/([\w.-]+\.md)(#[\w-]+)?\)", r"](\1\2)", readme)
     readme = re.sub(r"\(docs/figures/", "(figures/", readme)
     readme = re.sub(r"\]\((?!figures/|https?:|#|[\w-]+\.md)([\w./-]+)\)", r"] (`\1`)", readme)
-    lines = [readme.replace("docs/README.md", "index.md")]
+    lines = [readme.replace("](README.md)", "](overview.md)")]
     for title, names in parts.items():
         lines += ["", "```{toctree}", ":caption: " + title, ":maxdepth: 1", ":hidden:", "", *names, "```"]
     (folder / "index.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -108,7 +114,8 @@ def main(target: str | Path = ROOT / "build" / "site") -> int:
         shutil.rmtree(source)
     source.mkdir(parents=True)
     shutil.copy(Path(__file__).with_name("conf.py"), source)
-    index(source, {"Pages": pages(source), "Gallery": gallery(source), "Reference": reference(source)})
+    parts = {"Pages": pages(source), "Gallery": gallery(source), "Catalogue": catalogue.pages(source)}
+    index(source, {**parts, "Reference": reference(source)})
     return build_main(["-q", "-W", "--keep-going", "-b", "html", str(source), str(target / "html")])
 
 

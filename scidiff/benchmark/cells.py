@@ -25,6 +25,7 @@ from scidiff.benchmark.budget import Budget, affordable
 from scidiff.benchmark.certify import UNSAFE
 from scidiff.benchmark.contestants import EXACT, Contestant
 from scidiff.benchmark.judge import judge
+from scidiff.benchmark.limit import within
 from scidiff.benchmark.questions import Question, question
 from scidiff.errors import Interrupted
 from scidiff.fields import atomic, write_json
@@ -79,7 +80,7 @@ def kept(cell: Cell, folder: Path | None) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else None
 
 
-def run_cell(cell: Cell, folder: Path | None = None, retry: bool = False) -> dict[str, Any]:
+def run_cell(cell: Cell, folder: Path | None = None, retry: bool = False, limit: float | None = None) -> dict[str, Any]:
     """The record of a cell: computed, or read if the folder holds it.
 
     ``status`` is ``done``, ``skipped`` (the method cannot work here, or the budget is too small) or ``failed``; then
@@ -89,11 +90,12 @@ def run_cell(cell: Cell, folder: Path | None = None, retry: bool = False) -> dic
         cell: What to compute.
         folder: Where the cells' folders are; None keeps nothing.
         retry: Compute failed cells again.
+        limit: Seconds after which a cell has failed, see `scidiff.benchmark.limit`.
     """
     found = kept(cell, folder)
     if found is not None and not (retry and found["status"] == "failed"):
         return found
-    from scidiff.record import source
+    from scidiff.record import source, versions
 
     record: dict[str, Any] = {
         "problem": cell.problem,
@@ -104,21 +106,31 @@ def run_cell(cell: Cell, folder: Path | None = None, retry: bool = False) -> dic
         "budget": str(cell.budget or ""),
         "tuned": cell.tuned,
         "source": source(),
+        "versions": versions(),
+        "threads": torch.get_num_threads(),
         "status": "done",
         "reason": "",
     }
     fields: dict[str, Any] = {}
     try:
-        numbers, fields = _compute(cell)
+        with within(limit):
+            numbers, fields = _compute(cell)
         record |= numbers
-    except (KeyboardInterrupt, Interrupted, MemoryError):
+    except (KeyboardInterrupt, Interrupted):
         raise
-    except TypeError as error:
-        record |= {"status": "skipped", "reason": " ".join(str(error).split()).partition(" Samplers that")[0]}
+    except TimeoutError as error:
+        record |= {"status": "failed", "reason": str(error)}
     except Exception as error:
+        if isinstance(error, TypeError) and not cell.method.foreign:  # how samplers say what they require
+            reason = " ".join(str(error).split()).partition(" Samplers that")[0]
+            return _written(cell, folder, record | {"status": "skipped", "reason": reason}, {})
         frame = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})"
         record |= {"status": "failed", "reason": " ".join(reason.split())}
+    return _written(cell, folder, record, fields)
+
+
+def _written(cell: Cell, folder: Path | None, record: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
     if folder is not None:
         place = folder / cell.folder
         place.mkdir(parents=True, exist_ok=True)
@@ -142,13 +154,23 @@ def _compute(cell: Cell) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "settings": ", ".join(f"{key}={value}" for key, value in method.parameters.items()),
         "drawn": len(ensemble.samples),
         "scores": _finite(scores),
-        "own": _finite(asked.own(ensemble)) if len(ensemble.samples) > 1 else {},
+        "own": _own(asked, ensemble),
         "ranks": ranks,
         "cost": ensemble.cost.as_dict() if cell.method.name != EXACT else {},
         "seconds": round(seconds, 4),
         "peak_memory_bytes": memory,
     }
     return numbers, _fields(asked, ensemble)
+
+
+def _own(asked: Question, ensemble: Ensemble) -> dict[str, float]:
+    """The problem's own scores; of a single estimate those that one field has."""
+    if len(ensemble.samples) > 1:
+        return _finite(asked.own(ensemble))
+    try:
+        return _finite(asked.own(ensemble))
+    except (ValueError, RuntimeError, ArithmeticError):  # a score of the problem wants members
+        return {}
 
 
 def _finite(scores: Mapping[str, float]) -> dict[str, float]:

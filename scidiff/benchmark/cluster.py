@@ -11,13 +11,13 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from scidiff.benchmark.engines import Engine
 from scidiff.optional import optional
 
-__all__ = ["dask"]
+__all__ = ["connected", "dask"]
 
 
 def dask(scheduler: str | Any = None, workers: int = 2, threads: int = 1, retries: int = 2) -> Engine:
@@ -38,15 +38,7 @@ def dask(scheduler: str | Any = None, workers: int = 2, threads: int = 1, retrie
     distributed = optional("distributed", "dask")
 
     def run(work: Callable[[Any], dict[str, Any]], cells: Sequence[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
-        with ExitStack() as held:
-            client: Any = scheduler
-            if scheduler is None:
-                cluster = distributed.LocalCluster(
-                    n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None
-                )
-                client = held.enter_context(distributed.Client(held.enter_context(cluster)))
-            elif isinstance(scheduler, str):
-                client = held.enter_context(_connect(distributed, scheduler))
+        with connected(scheduler, workers) as client:
             tasks = client.map(_Limited(work, threads), cells, pure=False, retries=retries)
             place = {task.key: index for index, task in enumerate(tasks)}
             try:
@@ -57,6 +49,22 @@ def dask(scheduler: str | Any = None, workers: int = 2, threads: int = 1, retrie
                 raise
 
     return run
+
+
+@contextmanager
+def connected(scheduler: str | Any = None, workers: int = 2) -> Iterator[Any]:
+    """A client of a Dask scheduler, for a while; arguments and errors are those of `dask`."""
+    distributed = optional("distributed", "dask")
+    with ExitStack() as held:
+        if scheduler is None:
+            cluster = distributed.LocalCluster(
+                n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None
+            )
+            yield held.enter_context(distributed.Client(held.enter_context(cluster)))
+        elif isinstance(scheduler, str):
+            yield held.enter_context(_connect(distributed, scheduler))
+        else:
+            yield scheduler
 
 
 def _connect(distributed: Any, address: str) -> Any:

@@ -7,6 +7,7 @@ written as                  is
 ``mmps:iterations=4``       the same with other parameters
 ``deepinv-dps``             a sampler of deepinv on the same prior and data (`scidiff.interop.deepinv_samplers`)
 ``baseline-tv``             an answer of the problem's own `baselines`: one field, no spread
+``baseline-best``           the nearest of them to the truth, case by case: a bar that knows the answer
 ``exact draws``             draws of the exact posterior, where it is known: what chance alone does
 ``("mine", function)``      any function of (posterior, members, generator) that returns (M, B, \*X) or an `Ensemble`
 ==========================  ===============================================================================
@@ -31,6 +32,7 @@ from scidiff.posterior import get, names
 __all__ = ["BASELINE", "DEEPINV", "Contestant", "contestant"]
 
 BASELINE = "baseline-"
+BEST = "best"
 DEEPINV = "deepinv-"
 
 Draw = Callable[[Any, int, Generator], "Ensemble | Tensor"]
@@ -62,6 +64,11 @@ class Contestant:
         return self.function is None and self.name in names()
 
     @property
+    def foreign(self) -> bool:
+        """Whether it is a function, which states no requirements."""
+        return self.function is not None and not hasattr(self.function, "requires")
+
+    @property
     def population(self) -> bool:
         """Whether members come from particles that are computed together: their cost is shared."""
         return self.tunable and hasattr(get(self.name, **self.parameters), "particles")
@@ -91,11 +98,7 @@ class Contestant:
                 raise TypeError("no exact posterior is known here.")
             drawn = asked.exact.sample(members, generator)[:, None]
         elif self.name.startswith(BASELINE):
-            found = asked.estimates()
-            wanted = self.name.removeprefix(BASELINE)
-            if wanted not in found:
-                raise TypeError(f"{asked.name} has no baseline {wanted!r}; it has {', '.join(found) or 'none'}.")
-            drawn = found[wanted][None]
+            drawn = _classical(asked, self.name.removeprefix(BASELINE))[None]
         elif self.name.startswith(DEEPINV):
             from scidiff.interop.deepinv_samplers import draw
 
@@ -110,6 +113,17 @@ class Contestant:
         if not bool(torch.isfinite(torch.view_as_real(s) if (s := ensemble.samples).is_complex() else s).all()):
             raise ValueError("the ensemble holds NaN or infinite values.")
         return ensemble
+
+
+def _classical(asked: Question, wanted: str) -> Tensor:
+    """One of the problem's own answers, (1, *field)."""
+    found = asked.estimates()
+    if wanted == BEST and found and asked.truth is not None:
+        truth = asked.truth
+        return min(found.values(), key=lambda field: float((field - truth).abs().mean()))
+    if wanted not in found:
+        raise TypeError(f"{asked.name} has no baseline {wanted!r}; it has {', '.join(found) or 'none'}.")
+    return found[wanted]
 
 
 def contestant(given: Any) -> Contestant:

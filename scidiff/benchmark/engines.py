@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import Any
 
 __all__ = ["Engine", "processes", "serial"]
@@ -40,6 +40,7 @@ def processes(workers: int, threads: int = 1) -> Engine:
 
     def run(work: Work, cells: Sequence[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
         todo = dict(enumerate(cells))
+        others = set(active_children())
         for _ in range(ATTEMPTS):
             with ProcessPoolExecutor(workers, get_context("spawn"), _limit, (threads,)) as pool:
                 waiting = {pool.submit(work, cell): index for index, cell in todo.items()}
@@ -53,6 +54,11 @@ def processes(workers: int, threads: int = 1) -> Engine:
                     continue
                 except BaseException:
                     pool.shutdown(wait=False, cancel_futures=True)
+                    ours = set(active_children()) - others
+                    for worker in ours:
+                        worker.terminate()  # a cell may take hours, and nobody waits for it any more
+                    for worker in ours:
+                        worker.join()
                     raise
             return
         left = ", ".join(str(getattr(cell, "label", cell)) for cell in list(todo.values())[:3])

@@ -15,7 +15,7 @@ from scidiff.benchmark.contestants import EXACT, Contestant, contestant
 from scidiff.benchmark.engines import Engine, processes, serial
 from scidiff.benchmark.questions import EXACT_PREFIX, known
 from scidiff.benchmark.tuning import FIRST_CASE, Tuning, best
-from scidiff.errors import InputError
+from scidiff.errors import InputError, Interrupted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -35,7 +35,8 @@ def plan(
     """The cells of a grid, problem by problem and case by case, so that a grid that was stopped holds whole cases.
 
     Raises:
-        ValueError: an unknown name, a wrong parameter, a seed that is kept for tuning, fewer than two members.
+        ValueError: an unknown name, a wrong parameter of a sampler or a problem, a seed that is kept for tuning, fewer
+            than two members.
     """
     named = [_problem(given) for given in problems]
     methods = [contestant(given) for given in samplers]
@@ -62,10 +63,19 @@ def _problem(given: Any) -> tuple[str, Any]:
     if not isinstance(given, str):
         return getattr(given, "name", type(given).__name__), given
     from scidiff.arguments import near
+    from scidiff.benchmark.certify import parse
+    from scidiff.problems import get
 
-    plain = given.partition(":")[0]
+    plain, parameters = parse(given)
     if plain not in known():
         raise ValueError(f"unknown problem {plain!r};{near(plain, known())} problems are {', '.join(known())}.")
+    if parameters and plain.startswith(EXACT_PREFIX):
+        raise ValueError(f"{plain} takes no parameters, got {given!r}.")
+    if parameters:  # a wrong one is found now, not in every cell
+        try:
+            get(plain, **parameters)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
     return given, None
 
 
@@ -81,6 +91,7 @@ def benchmark(
     resume: bool = False,
     overwrite: bool = False,
     retry: bool = False,
+    limit: float | None = None,
     engine: Engine | int = 1,
     tell: Callable[[str], None] = lambda text: None,
 ) -> xr.Dataset:
@@ -91,20 +102,23 @@ def benchmark(
         samplers: Names (``"mmps"``, ``"dps:steps=200"``, ``"deepinv-dps"``, ``"baseline-tv"``), sampler objects, or
             pairs ``(name, function)``; see `scidiff.benchmark.contestants`.
         seeds: Cases; the observation and its noise are the same for all samplers.
-        budget: ``"denoiser=256"``, ``"operator=1000"`` or ``"seconds=30"``: sets the number of steps of every method.
-            None runs each method as it is.
+        budget: ``"denoiser=256"``, ``"operator=1000"``, ``"seconds=30"`` or several, ``"a,b"``: sets the number of
+            steps of every method. None runs each method as it is.
         members: Draws of every cell.
         tuning: Chooses parameters on other cases first; None uses the defaults.
         output: Folder of the results and of one folder per cell. None keeps everything in memory.
         resume: Keep the cells that ``output`` holds.
         overwrite: Discard what ``output`` holds.
         retry: With ``resume``, compute failed cells again.
+        limit: Seconds after which a cell counts as failed; None waits. Not with Dask, whose workers compute in threads.
         engine: Number of processes, or who computes the cells, see `scidiff.benchmark.engines`.
         tell: Called with one line after each cell.
 
     Returns:
         Numbers with dimensions (problem, sampler, seed), see `scidiff.benchmark.results`. With ``output`` also
         ``results.nc``, ``results.csv``, ``table.md`` and ``index.html`` with its pictures.
+
+    A grid that is stopped leaves tables of its finished cells, without the page.
 
     Raises:
         ValueError: see `plan`.
@@ -120,13 +134,20 @@ def benchmark(
     run = processes(engine) if isinstance(engine, int) and engine > 1 else serial if isinstance(engine, int) else engine
     tried: dict[str, list[dict[str, Any]]] = {}
     if tuning is not None:
-        cells, tried = _tuned(cells, tuning, partial(_run, run=run, store=store, retry=retry, tell=tell))
-    records = _run(cells, run=run, store=store, retry=retry, tell=tell)
+        cells, tried = _tuned(cells, tuning, partial(_run, run=run, store=store, retry=retry, limit=limit, tell=tell))
     attributes = {
         "members": members,
         "budget": str(budget or "none"),
         "tuning": "none" if tuning is None else str(tuning),
     }
+    try:
+        records = _run(cells, run=run, store=store, retry=retry, limit=limit, tell=tell)
+    except (KeyboardInterrupt, Interrupted):
+        done = [record for record in (kept(cell, store) for cell in cells) if record is not None]
+        if folder is not None and done:
+            attributes["unfinished"] = f"{len(done)} of {len(cells)} cells"
+            write(folder, dataset(done, attributes, tried), done)
+        raise
     data = dataset(records, attributes, tried)
     if folder is not None:
         write(folder, data, records, [store / cell.folder for cell in cells] if store else [])
@@ -154,6 +175,7 @@ def _run(
     run: Engine,
     store: Path | None,
     retry: bool = False,
+    limit: float | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> list[dict[str, Any]]:
     """Records in the order of the cells; says how many are done and how long the rest may take."""
@@ -164,7 +186,7 @@ def _run(
     todo = [i for i, r in enumerate(records) if r is None]
     if len(todo) < len(cells):
         tell(f"{len(cells) - len(todo)} of {len(cells)} cells kept")
-    for place, record in run(partial(run_cell, folder=store, retry=retry), [cells[i] for i in todo]):
+    for place, record in run(partial(run_cell, folder=store, retry=retry, limit=limit), [cells[i] for i in todo]):
         records[todo[place]] = record
         new += 1
         left = (time.monotonic() - begin) / new * (len(todo) - new)
@@ -175,8 +197,11 @@ def _run(
 
 
 def _words(record: dict[str, Any]) -> str:
+    from scidiff.benchmark.results import diverged
+
     shown = [f"{k} {record['scores'][k]:.3g}" for k in ("crps", "spread_skill", "coverage") if k in record["scores"]]
-    return ", ".join([*shown, f"{record['seconds']:.1f} s"])
+    far = diverged(record)
+    return ", ".join([*([far] if far else []), *shown, f"{record['seconds']:.1f} s"])
 
 
 def _clock(seconds: float) -> str:

@@ -8,10 +8,14 @@ r"""Scores of an answer that mean the same on every problem.
 ``spread_skill``  predicted over actual error of the mean, 1 if calibrated
 ``coverage``      share of the field inside its 90 % interval
 ``rank``          of the truth among the members in distance to a reference point that knows the data (TARP), 0 to 1
+``rank_mean``     of the truth among the members in the mean of the field, 0 to 1
+``rank_misfit``   in the mean squared whitened residual; for Gaussian noise this ranks the log likelihood
 ``chi2``          median over members of the mean squared whitened residual
+``farthest``      root mean square of the state u of the member where it is largest; u has unit variance
 ================  ====================================================================================================
 
-A single estimate has no ``spread_skill``, ``coverage`` and ``rank``. Calls of the operator made here are not counted.
+A single estimate has no ``spread_skill``, ``coverage`` and ranks; ``farthest`` needs an affine prior.
+Calls of the operator made here are not counted.
 """
 
 from __future__ import annotations
@@ -33,11 +37,14 @@ def judge(asked: Question, ensemble: Ensemble) -> tuple[dict[str, float], list[i
     """Scores by name, and how often the truth has each rank among the members, point by point (empty if unknown)."""
     x, generator = ensemble.samples, Generator().manual_seed(asked.seed + 77_001)
     found: dict[str, float] = {}
+    misfit = None
     with torch.no_grad():
-        parts = [part for part in asked.posterior.likelihoods if part.whitens]
-        if parts:
-            each = [torch.cat([part.residual(member) for part in parts], 1).square().mean() for member in x]
-            found["chi2"] = float(torch.stack(each).median())
+        if any(part.whitens for part in asked.posterior.likelihoods):
+            misfit = torch.stack([_misfit(asked, member) for member in x])
+            found["chi2"] = float(misfit.median())
+        if asked.posterior.prior.affine:
+            states = torch.stack([state_of(asked.posterior, member)[0] for member in x])
+            found["farthest"] = float(states.double().square().mean(1).max().sqrt())
     if asked.truth is None:
         return found, []
     truth = asked.truth.to(x)
@@ -60,9 +67,26 @@ def judge(asked: Question, ensemble: Ensemble) -> tuple[dict[str, float], list[i
     reference, _ = reference_point(asked.posterior, generator)
     both = torch.cat([truth[None], x])
     distance = torch.stack([_distance(asked, member, reference) for member in both])
-    found["rank"] = (float(rank_of(distance, generator)[0]) + 0.5) / (len(x) + 1)
+    found["rank"] = _scaled_rank(distance, generator)
     counts: Any = rank_histogram(x, truth, generator)[0]
+    found["rank_mean"] = _scaled_rank(torch.stack([_mean(member) for member in both])[:, None], generator)
+    if misfit is not None:
+        with torch.no_grad():
+            found["rank_misfit"] = _scaled_rank(torch.cat([_misfit(asked, truth)[None], misfit])[:, None], generator)
     return found, [int(n) for n in counts]
+
+
+def _scaled_rank(q: Tensor, generator: Generator) -> float:
+    return (float(rank_of(q, generator)[0]) + 0.5) / len(q)
+
+
+def _misfit(asked: Question, x: Tensor) -> Tensor:
+    parts = [part for part in asked.posterior.likelihoods if part.whitens]
+    return torch.cat([part.residual(x) for part in parts], 1).square().mean()
+
+
+def _mean(x: Tensor) -> Tensor:
+    return x.mean().real
 
 
 def _distance(asked: Question, x: Tensor, reference: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The benchmark as a static page: sortable tables, calibration curves, pictures of every cell of the first case."""
+"""The benchmark as a static page: sortable tables, calibration curves, pictures of every cell."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scidiff.benchmark.results import ranking, rows
+from scidiff.benchmark.markdown import SAID, overview, versus
+from scidiff.benchmark.results import own_scores, ranking, rows, stated
+from scidiff.benchmark.statistics import FEWEST_RANKS
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -27,6 +29,9 @@ COLUMNS = {
     "high": "high",
     "spread_skill": "spread/skill",
     "coverage": "coverage",
+    "ranks": "ranks",
+    "rank_p": "rank p",
+    "tarp_p": "TARP p",
     "relative_l2": "rel. L2",
     "psnr": "PSNR",
     "own_gap": "gap to Bayes",
@@ -38,6 +43,8 @@ COLUMNS = {
     "seconds": "seconds",
     "peak_memory_bytes": "bytes",
     "failed": "failed",
+    "diverged": "diverged",
+    "settings": "settings",
 }
 
 HEAD = """<!doctype html>
@@ -82,39 +89,67 @@ def page(folder: Path, data: xr.Dataset, records: Sequence[Mapping[str, Any]], c
     """The page; its pictures are written into ``folder / "pictures"``."""
     pictures = folder / "pictures"
     pictures.mkdir(exist_ok=True)
-    about = {k: v for k, v in data.attrs.items() if k in ("source", "members", "budget", "tuning")}
     parts = [HEAD, "<h1>Samplers on problems</h1>"]
-    parts.append("<p>" + "; ".join(f"{k}: {html.escape(str(v))}" for k, v in about.items()) + "</p>")
+    parts.append("<p>" + "; ".join(f"{k}: {html.escape(v)}" for k, v in stated(data).items()) + "</p>")
+    names, lines = overview(data)
+    shown = [dict(zip(names, line, strict=True)) for line in lines]
+    parts += ["<h2>Overview</h2>", f"<p>{SAID}</p>", _table({name: name for name in names}, shown)]
     order = ranking(data)
     if order:
         heads = {"sampler": "sampler", "mean_rank": "mean rank", "p": "p against the first", "cases": "cases"}
+        heads |= {"ranks": "ranks", "rank_p": "rank p", "tarp_p": "TARP p"}
         parts += ["<h2>All problems</h2>", _table(heads, order)]
     for number, problem in enumerate(map(str, data["problem"].values)):
         found = rows(data, problem)
-        heads = {k: v for k, v in COLUMNS.items() if any(_known(row.get(k)) for row in found)}
-        parts += [f"<h2>{html.escape(problem)}</h2>", _table(heads, [row for row in found if row["cases"]])]
+        answered = [row for row in found if row["cases"]]
+        heads = {k: v for k, v in COLUMNS.items() if any(_known(row.get(k)) for row in answered)}
+        parts += [f"<h2>{html.escape(problem)}</h2>", _table(heads, answered)]
+        if "tarp_p" not in heads:
+            parts.append(f'<p class="why">Tests of ranks need {FEWEST_RANKS} cases of a method.</p>')
+        own = own_scores(data, problem)
+        if own and answered:
+            said = "The problem's own scores; in brackets the difference to the best in CRPS with its 95 % interval."
+            heads = {"sampler": "sampler", **{f"own_{name}": name for name in own}}
+            parts += [f"<p>{said}</p>", _table(heads, answered, {f"own_{name}": name for name in own})]
         why = [f"{row['sampler']}: {row['reason']}" for row in found if row["reason"]]
         parts += [f'<p class="why">{html.escape(line)}</p>' for line in why]
         curve = _curves(data, problem, pictures / f"calibration-{number}.png")
         if curve is not None:
             parts.append(_figure(curve, folder, "Ranks of the truth, cumulative; the diagonal is calibrated."))
-        first = data["seed"].values[0]
-        for record, cell in zip(records, cells, strict=False):
-            if record["problem"] == problem and record["seed"] == first and (cell / "fields.npz").is_file():
-                drawn = _picture(cell / "fields.npz", pictures / f"{cell.name}.png")
-                if drawn is not None:
-                    parts.append(_figure(drawn, folder, str(record["sampler"])))
+        drawn = _drawn(problem, records, cells, pictures)
+        for place, (seed, shown) in enumerate(drawn.items()):
+            figures = [_figure(path, folder, words) for words, path in shown]
+            open_ = ["<details><summary>", f"case {seed}", "</summary>"] if place else []
+            parts += [*open_, *figures, *(["</details>"] if place else [])]
     if "tried" in data.attrs:
         tried = json.dumps(json.loads(data.attrs["tried"]), indent=1)
         parts.append(f"<details><summary>Settings that were tried</summary><pre>{html.escape(tried)}</pre></details>")
     return "\n".join([*parts, SORT])
 
 
+def _drawn(
+    problem: str, records: Sequence[Mapping[str, Any]], cells: Sequence[Path], pictures: Path
+) -> dict[int, list[tuple[str, Path]]]:
+    """Pictures of the cells of a problem with their captions, by case."""
+    found: dict[int, list[tuple[str, Path]]] = {}
+    for record, cell in zip(records, cells, strict=False):
+        source, path = cell / "fields.npz", pictures / f"{cell.name}.png"
+        if record["problem"] == problem and source.is_file():
+            held = path.is_file() and path.stat().st_mtime >= source.stat().st_mtime
+            made = path if held else _picture(source, path)
+            if made is not None:
+                found.setdefault(record["seed"], []).append((str(record["sampler"]), made))
+    return found
+
+
 def _known(value: Any) -> bool:
     return value is not None and not (isinstance(value, float) and math.isnan(value))
 
 
-def _table(heads: Mapping[str, str], found: Sequence[Mapping[str, Any]]) -> str:
+def _table(
+    heads: Mapping[str, str], found: Sequence[Mapping[str, Any]], compared: Mapping[str, str] | None = None
+) -> str:
+    """A table that can be sorted; scores in ``compared`` stand beside their difference to the best method."""
     lines = ["<table><thead><tr>", *(f"<th>{html.escape(h)}</th>" for h in heads.values()), "</tr></thead><tbody>"]
     for row in found:
         cells = []
@@ -122,6 +157,8 @@ def _table(heads: Mapping[str, str], found: Sequence[Mapping[str, Any]]) -> str:
             value = row.get(name)
             if isinstance(value, str):
                 cells.append(f"<td>{html.escape(value)}</td>")
+            elif compared and name in compared and _known(value):
+                cells.append(f'<td data-value="{value!r}">{html.escape(versus(row, compared[name]))}</td>')
             elif _known(value):
                 cells.append(f'<td data-value="{value!r}">{value:.4g}</td>')
             else:

@@ -11,10 +11,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["against_best", "holm", "mean_ranks", "paired_interval", "uniformity"]
+__all__ = ["against_best", "holm", "mean_ranks", "paired_interval", "rank_test", "unevenness", "uniformity"]
 
 LEAST = 5
 """Expected count of a bin of a chi-square test."""
+
+FEWEST_RANKS = 10
+"""With fewer ranks `rank_test` says nothing."""
 
 
 def uniformity(ranks: Tensor, members: int) -> float:
@@ -32,6 +35,32 @@ def uniformity(ranks: Tensor, members: int) -> float:
     bins = max(fits)
     counts = torch.bincount(ranks.long() * bins // values, minlength=bins)
     return float(chisquare(counts.numpy()).pvalue)
+
+
+def rank_test(ranks: Sequence[float], members: Sequence[float]) -> float:
+    """P-value of scaled ranks ``(k + 1/2) / (M + 1)`` of few cases being uniform; NaN for fewer than 10.
+
+    Each rank becomes a number drawn from its interval of width ``1 / (M + 1)``, exactly uniform on [0, 1] under the
+    null. Two Kolmogorov tests, of these numbers and of their distance to 1/2 (an ensemble that is too narrow has ranks
+    at both ends, which the first hardly sees), corrected for their number (Holm).
+
+    Arguments:
+        ranks: Of one number per case; cases of different problems may be put together.
+        members: M of each.
+    """
+    from scipy.stats import kstest
+
+    if len(ranks) < FEWEST_RANKS:
+        return float("nan")
+    chance = torch.rand(len(ranks), generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 0.5
+    width = 1 / (torch.tensor(members, dtype=torch.float64) + 1)
+    v = torch.tensor(ranks, dtype=torch.float64) + chance * width
+    return min(holm([float(kstest(part.numpy(), "uniform").pvalue) for part in (v, (2 * v - 1).abs())]))
+
+
+def unevenness(histogram: Sequence[float]) -> float:
+    r"""Total variation distance :math:`\frac12 \sum_b |h_b - 1/B|` of shares :math:`h_b` of B bins to equal shares."""
+    return 0.5 * sum(abs(share - 1 / len(histogram)) for share in histogram)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -19,14 +19,14 @@ def assess(
     ] = None,
     draws: Annotated[int, typer.Option(min=8, help="Draws, and fields of each kind.")] = 256,
     steps: Annotated[int, typer.Option(min=3, help="Network calls per draw.")] = 30,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of draws and fields.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     json: Json = False,
 ) -> None:
     """Compare draws of a learned prior with fields that it was trained on and fields that it has never seen.
 
-    Prints spectra, distribution functions and denoising errors; about a minute for 256 draws on a 64x64 grid on one
-    core with `--draws 64`, four with the default.
+    Prints spectra, distribution functions and denoising errors; on a 64x64 grid and one core about a minute with
+    `--draws 64`, four minutes with the default.
     """
     from scidiff.benchmark.assess import assess as compare
     from scidiff.placement import resolve_device

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from scidiff.cli.common import ConfigError, Json, emit, say
+from scidiff.cli.common import CODES, ConfigError, Json, emit, say
 from scidiff.cli.reconstruct import stop_politely
+from scidiff.errors import NumericalError
 
 __all__ = ["benchmark"]
 
@@ -30,7 +31,13 @@ def benchmark(
     seeds: Annotated[int, typer.Option(min=1, help="Number of cases.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="The first case.")] = 0,
     budget: Annotated[
-        str | None, typer.Option(help="denoiser=256, operator=1000 or seconds=30: sets everybody's number of steps.")
+        str | None,
+        typer.Option(
+            help="denoiser=256, operator=1000, seconds=30, or several (a,b): sets everybody's number of steps."
+        ),
+    ] = None,
+    limit: Annotated[
+        float | None, typer.Option(min=1, help="Seconds after which a cell has failed. Not with --scheduler.")
     ] = None,
     tune: Annotated[
         int, typer.Option(min=0, help="Settings to try per method, on other cases; 0 keeps the defaults.")
@@ -50,12 +57,13 @@ def benchmark(
     Writes results.nc, results.csv, table.md and index.html (with pictures) into --out, one folder per cell beside
     them. A run that was stopped goes on with --resume. A method that fails is a line of the table.
 
-    SIGTERM ends the run with code 75, Ctrl-C with 130; finished cells are kept.
+    SIGTERM ends the run with code 75, Ctrl-C with 130; finished cells are kept, and their tables written. Ends with
+    code 5 if no cell has a result.
     """
     from scidiff.benchmark.grid import benchmark as run
     from scidiff.benchmark.grid import plan
+    from scidiff.benchmark.markdown import table
     from scidiff.benchmark.questions import known
-    from scidiff.benchmark.results import table
     from scidiff.benchmark.tuning import Tuning
     from scidiff.interop.deepinv_samplers import METHODS
     from scidiff.posterior import names
@@ -70,6 +78,8 @@ def benchmark(
         return
     if not problems:
         raise ConfigError("name at least one problem; `scidiff benchmark --list` shows them.")
+    if limit is not None and scheduler is not None:
+        raise ConfigError("--limit needs processes of its own (--workers); Dask computes in threads. Leave one out.")
     chosen, cases = samplers or names(), range(seed, seed + seeds)
     try:
         plan(problems, chosen, cases, members, budget)
@@ -92,6 +102,7 @@ def benchmark(
         resume=resume,
         overwrite=overwrite,
         retry=retry,
+        limit=limit,
         engine=engine,
         tell=say,
     )
@@ -100,3 +111,6 @@ def benchmark(
     else:
         typer.echo(table(data), nl=False)
         say(f"written: {out / 'index.html'}, table.md, results.csv, results.nc")
+    if not bool((data["status"] == "done").any()):
+        say("error: no cell has a result; the table says why.")
+        raise typer.Exit(CODES[NumericalError])

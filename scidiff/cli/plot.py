@@ -48,7 +48,7 @@ def plot(
     from scidiff.fields import atomic
     from scidiff.forecast.inputs import open_dataset
     from scidiff.forecast.plots import animate, fan_figure, map_figure
-    from scidiff.forecast.verification import open_forecast
+    from scidiff.forecast.scorer import open_forecast
 
     points = [_point(text) for text in point or ()]
     ds = open_forecast(forecast, "the forecast")

@@ -67,6 +67,8 @@ def train_autoencoder(
     unknown_keys(options, ["channels", "latent", "width", "blocks", "dims", "patch", "padding", "codebook"], "network")
     network = initialised(ConvAutoencoder, options, training.seed)
     _check_crops(network, training)
+    first = torch.Generator().manual_seed(training.seed)
+    network.start(torch.stack([source.source(first, training.crop(0)) for _ in range(64)]))
     network, device = placed(network, device)
     folder = out or Path("runs") / config.stem
     loss = replace(loss, codebook=network.codebook is not None)

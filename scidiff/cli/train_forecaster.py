@@ -48,7 +48,7 @@ def train_forecaster(
     if interpolator is not None:
         chosen["interpolator"] = str(interpolator.resolve())
     try:
-        length = window + horizon + int(chosen.get("future", 0))
+        length = window + horizon * int(chosen.get("blocks", 1)) + int(chosen.get("future", 0))
         found = forecast_data(length, data or config.parent, **tables["data"])
     except TypeError as error:
         raise ConfigError(f"[data]: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,10 @@ Threshold = Annotated[list[float] | None, typer.Option(help="Of the events of br
 Fair = Annotated[float, typer.Option(min=0, max=1, help="1 fair scores, 0 biased ones, between almost fair.")]
 Block = Annotated[int | None, typer.Option(min=1, help="Cases in a block of the bootstrap; default their cube root.")]
 Level = Annotated[float, typer.Option(help="Probability of the intervals.")]
+Scheduler = Annotated[
+    str | None, typer.Option(help="Score on Dask, lead by lead: tcp://host:8786, its scheduler.json, or local.")
+]
+Workers = Annotated[int, typer.Option(min=1, help="Processes of `--scheduler local`.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for scores.nc, scores.md and figures; default none.")]
 
 
@@ -38,6 +43,8 @@ def verify(
     block: Block = None,
     level: Level = 0.95,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and of broken ties.")] = 0,
+    scheduler: Scheduler = None,
+    workers: Workers = 2,
     out: Out = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --out holds.")] = False,
     json: Json = False,
@@ -53,12 +60,20 @@ def verify(
 
     if by not in ("lead_time", "none"):
         raise ConfigError(f"--by must be lead_time or none, got {by!r}.")
+    if by == "none" and scheduler is not None:
+        raise ConfigError("--scheduler hands out leads, so scores must be --by lead_time.")
     if out is not None and not overwrite and any((out / name).exists() for name in ("scores.nc", "scores.md")):
         raise InputError(f"{out} holds scores; choose another --out, or replace them with --overwrite.")
-    with usage():
+    with usage(), ExitStack() as held:
+        executor = None
+        if scheduler is not None:
+            from scidiff.benchmark.cluster import connected
+
+            client = held.enter_context(connected(None if scheduler == "local" else scheduler, workers))
+            executor = client.get_executor()
         scores = score(
-            forecast,
-            truth,
+            forecast.absolute() if executor else forecast,
+            truth.absolute() if executor else truth,
             [name.strip() for name in metrics.split(",") if name.strip()],
             variables=variable,
             by=("lead_time",) if by == "lead_time" else (),
@@ -69,6 +84,7 @@ def verify(
             block=block,
             level=level,
             seed=seed,
+            executor=executor,
         )
     table = markdown(scores)
     if out is not None:

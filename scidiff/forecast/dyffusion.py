@@ -186,6 +186,10 @@ class DYffusion(Forecaster):
             raise ValueError(f"lead_times must lie in (0, {h}], got {leads}.")
         fix = correct or (lambda x, _: x)
         past, x = state[:, -self.window :].flatten(1, 2), state[:, -1]
+        # Of the two interpolations of a cold step, which go through the network as one batch.
+        pasts = past.repeat(2, *(1,) * (past.ndim - 1)) if self.sampling == "cold" else past
+        forced = None if forcing is None else torch.cat([forcing, forcing])
+        twice = Twice(streams, self.shared_masks)
         found: dict[float, Tensor] = {}
 
         def full(time: float) -> Tensor:
@@ -200,10 +204,8 @@ class DYffusion(Forecaster):
             elif self.sampling == "naive" or here == 0:
                 x = fix(self.interpolate(past, end, full(there), forcing, streams), there)
             else:
-                both, twice = torch.cat([full(there), full(here)]), Twice(streams, self.shared_masks)
-                forced = None if forcing is None else torch.cat([forcing, forcing])
-                pasts, ends = torch.cat([past, past]), torch.cat([end, end])
-                ahead, behind = self.interpolate(pasts, ends, both, forced, twice).chunk(2)
+                both = torch.cat([full(there), full(here)])
+                ahead, behind = self.interpolate(pasts, torch.cat([end, end]), both, forced, twice).chunk(2)
                 x = fix(x + ahead - behind, there)
             if there is not None:
                 found[there] = x

@@ -60,6 +60,11 @@ def bundled_forecasters() -> dict[str, Path]:
 def describe(module: nn.Module) -> dict[str, Any]:
     """The tree of a model."""
     name = type(module).__name__
+    if name == "PosteriorForecaster":
+        raise TypeError(
+            "a PosteriorForecaster cannot be kept in a file: it is a prior and a sampler. Save its prior "
+            "(scidiff.priors.pretrained.save_pretrained) and make the forecaster anew from the loaded one."
+        )
     if name not in CLASSES:
         raise TypeError(f"a {name} cannot be kept in a file: it is not in the table scidiff.forecast.files.CLASSES.")
     parts = {part: describe(getattr(module, part)) for part in getattr(module, "parts", ())}

@@ -93,11 +93,25 @@ def _lead(kind: type[Deterministic]) -> Callable[[MakeNetwork, Setting], Stage]:
 
 
 def _noise(network: MakeNetwork, s: Setting) -> Stage:
-    residual = s.options.pop("residual", True)
+    residual, blocks = s.options.pop("residual", True), int(s.options.pop("blocks", 1))
     inputs = s.window * s.channels + (s.window + s.horizon) * s.forcings
     predictor = Predictor(network(inputs, s.horizon * s.channels), residual)
-    loss = BlockLoss(s.channels, s.horizon, s.window, make_score(**{"kind": "crps", **s.score}))
+    if (path := s.options.pop("start", None)) is not None:
+        _take_over(predictor, s.folder / path)
+    loss = BlockLoss(s.channels, s.horizon, s.window, make_score(**{"kind": "crps", **s.score}), blocks)
     return Stage(predictor, loss, lambda f: NoiseEnsemble(f, s.horizon, s.window))  # type: ignore[arg-type]
+
+
+def _take_over(predictor: Predictor, path: Path) -> None:
+    """The weights of a trained forecaster with the same network.
+
+    Raises:
+        InputError: No such file, or another network.
+    """
+    try:
+        predictor.load_state_dict(load_model(path).forecaster.state_dict())
+    except (AttributeError, RuntimeError) as error:
+        raise InputError(f"{path}: forecaster.start must be a run with the same network ({error}).") from error
 
 
 def _interpolator(network: MakeNetwork, s: Setting) -> Stage:

@@ -10,7 +10,7 @@ loss                    per row
 `InterpolationLoss`     stage 1: score of :math:`I(x_t, x_{t+h}, i)` against :math:`x_{t+i}`, i in 1...h-1
 `DYffusionLoss`         stage 2: :math:`\lambda_1 L_1 + \lambda_2 L_2`, see the class
 `LeadLoss`              score of :math:`F(x_t, i)` against :math:`x_{t+i}`, i in 1...h
-`BlockLoss`             score of all h states of one call
+`BlockLoss`             score of all h states of one call, or of several calls in a row
 ======================  ==============================================================================
 
 With a squared error these are the published losses. With `CRPS` every row is repeated for its members, each with its
@@ -198,23 +198,36 @@ class LeadLoss(WindowLoss):
 
 
 class BlockLoss(WindowLoss):
-    """All h states of one call.
+    r"""All h states of a call; of several calls in a row, each from the states that the last one drew.
+
+    With ``blocks`` K > 1 every member is a roll-out of K calls, and all K h states are scored: their law given
+    :math:`x_t` is a proper target too. Gradients pass through the drawn states, so an error that the next call
+    would amplify counts where it arises. Windows have window + K h times.
 
     Arguments:
         channels: Prognostic channels.
         horizon: h.
         window: Past states.
         score: `CRPS` by default.
+        blocks: K.
     """
 
-    def __init__(self, channels: int, horizon: int, window: int = 1, score: AnyScore | None = None) -> None:
+    def __init__(
+        self, channels: int, horizon: int, window: int = 1, score: AnyScore | None = None, blocks: int = 1
+    ) -> None:
         super().__init__(channels, window, score or CRPS(), 0, 1)
+        if blocks < 1:
+            raise ValueError(f"blocks must be at least 1, got {blocks}.")
+        self.horizon, self.blocks = horizon, blocks
 
     def losses(
         self, network: nn.Module, x: Tensor, forcing: Tensor | None, place: Tensor, streams: SeededStreams
     ) -> Tensor:
-        parts = [] if self.window == 1 else [x[:, : self.window - 1].flatten(1, 2)]
-        parts += [] if forcing is None else [forcing.flatten(1, 2)]
-        conditions = torch.cat(parts, 1) if parts else None
-        guess = cast(Predictor, network)(x[:, self.window - 1], place, streams, conditions)
-        return self.scored(guess, x[:, self.window :].flatten(1, 2))
+        past, guesses = x[:, : self.window], []
+        for first in range(0, self.blocks * self.horizon, self.horizon):
+            parts = [] if self.window == 1 else [past[:, :-1].flatten(1, 2)]
+            parts += [] if forcing is None else [forcing[:, first : first + self.window + self.horizon].flatten(1, 2)]
+            conditions = torch.cat(parts, 1) if parts else None
+            guesses.append(cast(Predictor, network)(past[:, -1], place, streams, conditions))
+            past = torch.cat([past, guesses[-1].unflatten(1, (self.horizon, -1)).to(past)], 1)[:, -self.window :]
+        return self.scored(torch.cat(guesses, 1), x[:, self.window :].flatten(1, 2))

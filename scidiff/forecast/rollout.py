@@ -308,23 +308,27 @@ class _Run:
         watch.skip(watch.done + done * len(rows))
         together = max(1, self.chunks()[2] // self.model.horizon)
         shape = (times.stop - times.start, members.stop - members.start)
+        kind = np.float64 if self.dtype == torch.float64 else np.float32
+        horizon = self.model.horizon
+        buffer = np.empty((len(rows), min(together * horizon, len(self.steps)), *self.spec.shape), kind)  # used again
         while done < self.windows:
-            found: list[Tensor] = []
             begin, end = done, min(done + together, self.windows)
+            low = high = int(np.searchsorted(self.steps, begin * horizon + 1))
             for window in range(begin, end):
                 watch.start(len(rows))
                 new = self._window(rows, state, first[:, -1], window)
                 state = torch.cat([state, new], 1)[:, -self.model.window :]
-                leads = self.steps - 1 - window * self.model.horizon
-                take = leads[(leads >= 0) & (leads < self.model.horizon)]
-                found.append(new[:, torch.from_numpy(take)])
+                leads = self.steps - 1 - window * horizon
+                take = leads[(leads >= 0) & (leads < horizon)]
+                if len(take):
+                    part = self.spec.denormalise(new[:, torch.from_numpy(take)]).cpu().numpy()
+                    buffer[:, high - low : high - low + len(take)] = part
+                    high += len(take)
                 watch.finish(now=False)
-            low, high = np.searchsorted(self.steps, [begin * self.model.horizon + 1, end * self.model.horizon + 1])
             if high > low:
-                x = self.spec.denormalise(torch.cat(found, 1)).cpu().numpy()
-                x = x.reshape(*shape, *x.shape[1:])
+                x = buffer[:, : high - low].reshape(*shape, high - low, *self.spec.shape)
                 parts = self.spec.split(x, ("init_time", "member", "lead_time"))
-                store.write((times, members, slice(int(low), int(high))), {v.name: part for v, _, part in parts})
+                store.write((times, members, slice(low, high)), {v.name: part for v, _, part in parts})
             done = end
             store.keep(number, state.cpu().numpy(), done)
 

@@ -31,7 +31,7 @@ from scidiff.metrics import (
 )
 
 if TYPE_CHECKING:
-    from scidiff.forecast.verification import Scorer
+    from scidiff.forecast.scorer import Scorer
 
 __all__ = ["METRICS", "choose", "markdown", "score_table"]
 

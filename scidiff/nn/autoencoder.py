@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -98,6 +99,41 @@ class ConvAutoencoder(nn.Module):
         names = ("channels", "latent", "width", "blocks", "dims", "patch", "padding")
         entries = 0 if self.codebook is None else len(self.codebook.vectors)
         return {**{name: getattr(self, name) for name in names}, "codebook": entries}
+
+    @torch.no_grad()
+    def start(self, fields: Tensor) -> bool:
+        r"""Begins as the best linear code of patches: their principal components, with unit variance.
+
+        Only where there is a linear path that keeps all numbers of a patch: a single level, as wide as a patch holds
+        numbers (finer levels are reached by repeating points). Blocks start as the identity.
+
+        Arguments:
+            fields: Standardised fields (B, channels, \*grid), sides multiples of ``stride``.
+
+        Returns:
+            Whether it did.
+        """
+        cell = self.channels * self.patch**self.dims
+        if len(self.width) > 1 or self.width[0] < cell or self.latent > cell:
+            return False
+        p = to_patches(fields, self.patch).transpose(0, 1).flatten(1).double()
+        law = torch.linalg.eigh(p @ p.T / p.shape[1])
+        basis, std = law.eigenvectors.flip(1)[:, : self.latent], law.eigenvalues.flip(0)[: self.latent].sqrt()
+        std = std.clamp(min=1e-3 * std[0])
+        middle = (1,) * self.dims
+        for layer, rows, columns, taps in (
+            (self.head, cell, cell, torch.eye(cell)),
+            (self.uncode, cell, self.latent, basis * std),
+            (self.tail, cell, self.width[0], torch.eye(cell, self.width[0])),
+        ):
+            weight, bias = layer.weight, layer.bias
+            weight[:rows] = 0  # type: ignore[index]
+            bias[:rows] = 0  # type: ignore[index]
+            weight[(slice(rows), slice(columns), *middle)] = taps.to(weight)  # type: ignore[index,arg-type]
+        self.code.weight[: self.latent] = 0  # type: ignore[index]
+        self.code.bias[: self.latent] = 0  # type: ignore[index]
+        self.code.weight[(slice(self.latent), slice(cell), *(0 for _ in middle))] = (basis / std).T.to(p.dtype)  # type: ignore[index]
+        return True
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Mean and log variance of the code, each (B, latent, ...); no variance with a codebook."""

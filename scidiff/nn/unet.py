@@ -76,10 +76,14 @@ class Block(nn.Module):
             nn.init.zeros_(self.modulate.weight)
             nn.init.zeros_(self.modulate.bias)
         self.attention = Attention(outputs, RMSNorm(outputs), _CONV[dims]) if attention else None
+        self.periodic = padding == "periodic"
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         """(B, inputs, ...), (B, E) -> (B, outputs, ...)."""
-        return maybe_recomputed(self._forward, x, embedding)
+        halo = 2 if self.attention is None else None
+        return maybe_recomputed(
+            self._forward, x, embedding, halo=halo, periodic=self.periodic, weights=self.parameters()
+        )
 
     def _forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         h = self.norm2(self.conv1(F.silu(self.norm1(x))))
@@ -173,8 +177,13 @@ class UNet(nn.Module):
         x = pad_to_multiple(x, self.multiple, self.padding)
         e = self._embed(label, x.dtype)
         h = self._trunk(to_patches(x, self.patch), lambda block, h, level: block(h, e))
-        h = from_patches(self.tail(F.silu(self.norm(h))), self.patch, self.dims)
-        return h[(..., *(slice(n) for n in grid))]
+        periodic, weights = self.padding == "periodic", (*self.norm.parameters(), *self.tail.parameters())
+        h = maybe_recomputed(self._end, h, halo=1, periodic=periodic, weights=weights)
+        return from_patches(h, self.patch, self.dims)[(..., *(slice(n) for n in grid))]
+
+    def _end(self, h: Tensor) -> Tensor:
+        """Features of the finest level to numbers of patches."""
+        return self.tail(F.silu(self.norm(h)))
 
     def _check(self, x: Tensor) -> None:
         if x.ndim != self.dims + 2 or x.shape[1] != self.inputs:

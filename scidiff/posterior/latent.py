@@ -21,7 +21,7 @@ import torch
 from torch import Generator, Tensor
 
 from scidiff.inference import Ensemble, Posterior
-from scidiff.nn.recompute import recomputing
+from scidiff.nn.recompute import recomputing, whole_recomputed
 from scidiff.posterior.base import MemberSampler, Run
 from scidiff.posterior.measurement import Measurement
 from scidiff.priors.gaussian import from_real, to_real
@@ -53,12 +53,12 @@ class Counted:
 
     def denoise(self, u: Tensor, sigma: Tensor) -> Tensor:
         """That of the prior."""
-        return self.prior.denoise(u, sigma)
+        return whole_recomputed(self.prior.denoise, u, sigma)
 
     def decode(self, u: Tensor) -> Tensor:
         """That of the prior, counted."""
         self.decoded += len(u)
-        x = self.prior.decode(u)
+        x = whole_recomputed(self.prior.decode, u)
         if x.requires_grad:
             x.register_hook(self._back)
         return x
@@ -66,7 +66,7 @@ class Counted:
     def encode(self, x: Tensor) -> Tensor:
         """That of the prior, counted."""
         self.encoded += len(x)
-        return self.prior.encode(x)
+        return whole_recomputed(self.prior.encode, x)
 
 
 class LatentSampler(MemberSampler):

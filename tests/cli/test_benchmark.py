@@ -40,8 +40,11 @@ def test_ctrl_c_keeps_cells(scidiff, tmp_path, monkeypatch):
     ("words", "text"),
     [
         (["exact-inpaintin"], "did you mean 'exact-inpainting'"),
+        (["ct:veiws=3"], "did you mean 'views'"),
         (["ct", "-s", "mmsp"], "did you mean 'mmps'"),
         (["ct", "--budget", "denoisers=3"], "Write denoiser=256"),
+        (["ct", "--budget", "denoiser=3,denoiser=4"], "limited twice"),
+        (["ct", "--limit", "5", "--scheduler", "local"], "--limit needs processes"),
         (["ct", "--seed", "10000"], "for tuning"),
         ([], "at least one problem"),
     ],
@@ -49,6 +52,11 @@ def test_ctrl_c_keeps_cells(scidiff, tmp_path, monkeypatch):
 def test_wrong_requests_end_with_2(scidiff, tmp_path, words, text):
     code, _, err = scidiff("benchmark", *words, "--out", tmp_path)
     assert code == 2 and text in err
+
+
+def test_a_grid_without_a_result_ends_with_5(scidiff, tmp_path):
+    code, out, err = scidiff("benchmark", "gaussian", "-s", "baseline-fbp", "--seeds", "1", "--out", tmp_path)
+    assert code == 5 and "no cell has a result" in err and "has no baseline 'fbp'" in out
 
 
 def test_list(scidiff):

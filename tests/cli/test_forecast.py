@@ -60,6 +60,19 @@ def test_forecast_then_verify(run, home):
     assert code == 0 and json.loads(stdout)["scores"]["slp_rmse"] == pytest.approx(900, rel=0.3)
 
 
+def test_verify_on_a_cluster_prints_the_same_table(run, home):
+    distributed = pytest.importorskip("distributed", reason="the extra `dask` is not installed")
+    model, out = home / "ar.safetensors", home / "run.zarr"
+    words = ("forecast", model, home / "start.nc", "--lead", "3d", "--members", "4", "--out", out, "--progress", "none")
+    assert run(*words)[0] == 0
+    code, here, _ = run("verify", out, home / "truth.nc")
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        again, there, err = run("verify", out, home / "truth.nc", "--scheduler", cluster.scheduler_address)
+    assert (code, again) == (0, 0) and there == here, err
+    code, _, err = run("verify", out, home / "truth.nc", "--by", "none", "--scheduler", "local")
+    assert code == 2 and "lead_time" in err and len(err.splitlines()) == 1
+
+
 def test_sigterm_keeps_what_is_done_and_resume_ends_with_the_same(run, home, monkeypatch):
     base = ("forecast", home / "ar.safetensors", home / "start.nc", "--lead", 9, "--members", 2, "--progress", "none")
     monkeypatch.setattr("scidiff.forecast.rollout.CHUNK_NUMBERS", 2 * 60 * 2)  # tiles of one time, written by window

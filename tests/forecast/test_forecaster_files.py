@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from scidiff.errors import InputError
-from scidiff.forecast import Deterministic, Interpolator, NoiseEnsemble, PerturbedEnsemble, Predictor
+from scidiff.forecast import (
+    Deterministic,
+    Interpolator,
+    NoiseEnsemble,
+    PerturbedEnsemble,
+    PosteriorForecaster,
+    Predictor,
+)
+from scidiff.forecast.exact import window_prior
 from scidiff.forecast.files import (
     bundled_forecasters,
     load_forecaster,
@@ -19,6 +27,7 @@ from scidiff.forecast.files import (
 )
 from scidiff.nn import FNO, TimeUNet
 from scidiff.rng import Streams
+from scidiff.solvers.stochastic_transport import StochasticTransport
 from tests.forecast.doubles import GRID, dyffusion, network
 
 MODELS = {
@@ -87,6 +96,9 @@ def test_files_that_are_not_forecasters(tmp_path: Path) -> None:
         load_forecaster(path)
     with pytest.raises(TypeError, match="CLASSES"):
         save_forecaster(torch.nn.Linear(1, 1), path)
+    sampled = PosteriorForecaster(window_prior(StochasticTransport((3, 4)), 3), 2)
+    with pytest.raises(TypeError, match="Save its prior"):
+        save_forecaster(sampled, path)
 
 
 @pytest.mark.parametrize("name", bundled_forecasters() or ["none"])

@@ -58,6 +58,33 @@ def test_stage_two_by_hand() -> None:
     torch.testing.assert_close(value, torch.tensor([first, second, third]).double())
 
 
+def test_a_roll_out_of_three_calls_by_hand() -> None:
+    """Calls of h = 2 steps from x = 2: both states of a call are w x (+ the forcing), the last one is fed back."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+
+        def forward(self, x: Tensor, time: Tensor, streams: Draws | None = None) -> Tensor:
+            return torch.cat([self.w * x[:, :1], self.w * x[:, :1] + x[:, 1:].sum(1, keepdim=True)], 1)
+
+    u, net = windows([[2, 1, 1, 0, 3, 0, 1]]), Two()
+    value = BlockLoss(1, 2, score=make_score("squared"), blocks=3)(Predictor(net, residual=False), u, times([0]))
+    # 2 -> 1, 1 -> 0.5, 0.5 -> 0.25, 0.25 against 1, 1, 0, 3, 0, 1
+    torch.testing.assert_close(value, torch.tensor([(0.5**2 + 2.5**2 + 0.25**2 + 0.75**2) / 6]).double())
+    value.sum().backward()
+    slope = 2 * 2 * (2 * 0.5) * (0.5 + 0.5 - 0 - 3) + 2 * 2 * (3 * 0.5**2) * (0.25 + 0.25 - 0 - 1)  # of 2 w^2, 2 w^3
+    torch.testing.assert_close(net.w.grad, torch.tensor(slope / 6).double())
+    forced = torch.cat([u, torch.arange(7.0).double()[None, :, None, None, None].expand_as(u)], 2)
+    value = BlockLoss(1, 2, score=make_score("squared"), blocks=3)(Predictor(net, residual=False), forced, times([0]))
+    # forcings of the windows 0-2, 2-4, 4-6: 3, 9, 15 are added to the second states: 1, 4; 2, 11; 5.5, 20.5
+    errors = [1 - 1, 4 - 1, 2 - 0, 11 - 3, 5.5 - 0, 20.5 - 1]
+    torch.testing.assert_close(value, torch.tensor([sum(e**2 for e in errors) / 6]).double())
+    with pytest.raises(ValueError, match="blocks"):
+        BlockLoss(1, 2, blocks=0)
+
+
 def test_the_gradient_flows_through_the_frozen_interpolator() -> None:
     """d/dw of L2 by hand: F(x, i) = w x at x = 1, I(a, b, i) = b, so the second F gives w^2 x."""
     f = Predictor(Affine(0.5, 0.0, 0.0), residual=False)

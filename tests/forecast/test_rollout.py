@@ -18,6 +18,7 @@ import xarray as xr
 import scidiff
 from scidiff.errors import InputError, NumericalError
 from scidiff.forecast import Conserve, Positive, Prescribe
+from scidiff.forecast.store import ZarrStore
 from tests.forecast.toy import AR, DAY, fields, spec_of
 
 
@@ -182,6 +183,28 @@ def test_memory_does_not_grow_with_the_lead(tmp_path, monkeypatch):
         tracemalloc.stop()
     whole = 1000 * 4 * 3 * 20 * 4
     assert peaks[1] - peaks[0] < whole / 4
+
+
+def test_nothing_is_left_behind_by_a_write(tmp_path, monkeypatch):
+    """Objects and numbers alive early and late in a roll-out of 40 chunks; the buffer of a tile is used again."""
+    import gc
+
+    monkeypatch.setattr("scidiff.forecast.rollout.CHUNK_NUMBERS", 1200)
+    kept, places, write = [], [], ZarrStore.write
+
+    def watched(store, region, fields):
+        write(store, region, fields)
+        places.append(fields["t"].__array_interface__["data"][0])
+        if len(places) in (5, 39):
+            gc.collect()
+            alive = gc.get_objects()
+            kept.append((len(alive), sum(o.numel() for o in alive if type(o) is torch.Tensor)))
+
+    monkeypatch.setattr(ZarrStore, "write", watched)
+    run(AR(horizon=5), fields().isel(time=[0]), 400, members=2, output=tmp_path / "long.zarr")
+    (objects, numbers), (later_objects, later_numbers) = kept
+    assert len(places) == 40 and len(set(places)) == 1
+    assert abs(later_objects - objects) <= 20 and later_numbers == numbers  # one object a window would be 34
 
 
 # Windows, members, months, masks

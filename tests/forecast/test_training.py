@@ -117,6 +117,23 @@ def test_the_other_kinds(kind: str, folder: Path) -> None:
     assert drawn.shape == (2, 3, 1, 5, 8) and (isinstance(model, NoiseEnsemble) == (kind == "noise"))
 
 
+def test_fine_tuning_on_several_blocks_goes_on_from_given_weights(folder: Path) -> None:
+    first = run(folder, "noise", network="noise = 2")
+    begun = dict(load_forecaster(first).named_parameters())
+    rate = "\nlearning_rate = 1e-12"
+    text = TEXT.replace("bf16 = false", "bf16 = false" + rate)
+    config = folder / "tuned.toml"
+    config.write_text(text.format(kind="noise", more=f'blocks = 2\nstart = "{first}"', network="noise = 2"))
+    train_forecaster(config, out=folder / "tuned", device="cpu", progress=False)
+    tuned = load_forecaster(folder / "tuned" / "forecaster.safetensors")
+    for name, value in tuned.named_parameters():
+        torch.testing.assert_close(value, begun[name], rtol=1e-4, atol=1e-6)
+    assert tuned.card["forecaster"]["blocks"] == 2
+    config.write_text(text.format(kind="noise", more=f'start = "{first}"', network="noise = 1"))
+    with pytest.raises(InputError, match="same network"):
+        train_forecaster(config, out=folder / "other", device="cpu", progress=False)
+
+
 def test_the_best_of_the_checkpoints_is_kept(folder: Path) -> None:
     path = run(folder, "deterministic", steps=9)
     lines = [json.loads(line) for line in (path.parent / "log.jsonl").read_text().splitlines()]

@@ -57,7 +57,7 @@ def test_blocks_of_reading_change_nothing(monkeypatch):
     truth, forecast = truth_and_forecast()
     options = {"metrics": ("crps", "ranks", "spectrum", "reliability"), "thresholds": [101300]}
     whole = verify(forecast, truth, **options)
-    monkeypatch.setattr("scidiff.forecast.verification.BLOCK_NUMBERS", 5 * 20 * 2 * 3)
+    monkeypatch.setattr("scidiff.forecast.scorer.BLOCK_NUMBERS", 5 * 20 * 2 * 3)
     parts = verify(forecast, truth, **options)
     xr.testing.assert_allclose(parts.drop_vars("slp_ranks"), whole.drop_vars("slp_ranks"), rtol=1e-9)
     assert whole.slp_ranks.dims == ("lead_time", "rank") and np.allclose(whole.slp_ranks.sum("rank"), 1)

@@ -1,6 +1,7 @@
 """What the pages of docs/ show works: python blocks run in order, commands and options exist, links lead somewhere."""
 
 import re
+import subprocess
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -174,3 +175,27 @@ def test_every_sampler_has_a_section_with_what_it_requires_and_a_source(root):
     for name, section in sections.items():
         assert all(f"`{flag}`" in section for flag in get(name).requires) or "as `" in section, name
         assert all(word in section for word in ("**Requires**", "ost**", "**Defaults**", "**Reference**", "```python"))
+
+
+@pytest.mark.parametrize("code", [0, 3, 75])
+def test_slurm_scripts_put_a_job_back_only_if_it_was_interrupted(root, tmp_path, code):
+    """The scripts of clusters.md with stand-ins: `srun` runs what it is given, `scidiff` ends with a code."""
+    stand_ins = {
+        "srun": 'while [[ $1 == --* ]]; do shift; done; "$@"',
+        "dask": "exit 0",
+        "sleep": "exit 0",
+        "scontrol": f'echo "$@" > {tmp_path}/requeued',
+        "scidiff": f'[[ " $* " == *" --resume "* ]] || exit 9\nexit {code}',
+    }
+    for name, line in stand_ins.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    scripts = [block for _, block in blocks(text_of(root, "clusters.md"), "sh") if "#SBATCH" in block]
+    assert len(scripts) == 2
+    for script in scripts:
+        environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "17"}
+        subprocess.run(["bash", "-c", script], env=environment, cwd=tmp_path, timeout=20, check=False)
+        assert (tmp_path / "requeued").exists() == (code == 75)
+        if code == 75:
+            assert (tmp_path / "requeued").read_text().split() == ["requeue", "17"]
+            (tmp_path / "requeued").unlink()

@@ -28,3 +28,16 @@ def test_commands_shown_exist(root):
 
     shown = set(re.findall(r"^scidiff ([a-z]+)", (root / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
     assert shown and shown <= set(COMMANDS)
+
+
+def test_every_sampler_problem_and_forecaster_is_named(root):
+    from scidiff import forecast, posterior, problems
+
+    text = (root / "README.md").read_text(encoding="utf-8")
+    words = set(re.findall(r"`([^`\n]+)`", text))
+    patterns = [re.escape(word).replace(r"\*", "[a-z-]+") for word in words if word.endswith("-*")]
+    kinds = [k for n in forecast.__all__ if isinstance(k := getattr(forecast, n), type)]
+    named = [*posterior.names(), *problems.names()]
+    named += [k.__name__ for k in kinds if issubclass(k, forecast.Forecaster) and k is not forecast.Forecaster]
+    missing = [n for n in named if n not in words and not any(re.fullmatch(p, n) for p in patterns)]
+    assert missing == []

@@ -25,6 +25,9 @@ def test_the_site_builds(root, tmp_path):
         assert example.read_text().split('"""')[1].split("\n")[0].strip("? ") in (
             (html / "gallery" / f"{example.stem}.html").read_text().replace("&#39;", "'").replace("’", "'")
         )
+    for page in ("operators-Mask", "problems-mri", "samplers-mmps", "integrators-Heun", "forecasters-DYffusion"):
+        text = (html / "catalogue" / f"{page}.html").read_text()
+        assert all(f">{head}<" in text for head in ("Reference", "Certificate", "Cost", "Class")), page
     text = (html / "api" / "scidiff.posterior.html").read_text()
     from scidiff import posterior
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from scidiff.nn.autoencoder import ConvAutoencoder
+from scidiff.nn.grid import to_patches
 from scidiff.training.fidelity import fidelity
 
 WIDTH = (6, 8)
@@ -65,6 +66,23 @@ def test_a_fresh_network_is_a_linear_map_of_patches(generator):
 
     torch.testing.assert_close(both(x + y) + both(torch.zeros_like(x)), both(x) + both(y))
     torch.testing.assert_close(net.encode(x)[1], torch.full((1, 4, 4, 2), -7.0, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("grid", [(48,), (16, 24), (8, 12, 8)])
+def test_a_start_from_fields_is_their_principal_components(grid, generator):
+    dims, latent = len(grid), 3
+    fields = torch.randn(6, 2, *grid, generator=generator, dtype=torch.float64)
+    fields = fields + sum(fields.roll(k, -1) for k in (1, 2, 3))
+    net = ConvAutoencoder(2, latent, width=(20,), dims=dims, patch=2).double().eval()
+    assert net.start(fields)
+    z = net.encode(fields)[0]
+    patches = to_patches(fields, 2).transpose(0, 1).flatten(1)
+    lost = torch.linalg.eigvalsh(patches @ patches.T / patches.shape[1]).flip(0)[latent:]
+    assert (net.decode(z) - fields).square().mean().item() == pytest.approx(lost.sum().item() / len(patches), rel=1e-6)
+    codes = z.transpose(0, 1).flatten(1)
+    torch.testing.assert_close(codes @ codes.T / codes.shape[1], torch.eye(latent, dtype=torch.float64))
+    assert not ConvAutoencoder(2, latent, width=(20, 20), dims=dims).start(fields)  # points are repeated on the way
+    assert not ConvAutoencoder(2, latent, width=(2 * 2**dims - 1,), dims=dims).start(fields)  # too narrow
 
 
 def test_the_draw_of_a_code_is_the_mean_plus_its_standard_deviation_times_noise(generator):

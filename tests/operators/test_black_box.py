@@ -1,6 +1,8 @@
 """Black boxes: the same numbers as their torch twins, and one clear error for each thing that can go wrong."""
 
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -39,6 +41,23 @@ def test_black_boxes_are_their_torch_twins(dtype):
         torch.testing.assert_close(z, twin(x), rtol=1e-6, atol=0)
     one_by_one = python(PROGRAM, batched=False)(x[:2])
     torch.testing.assert_close(one_by_one, twin(x[:2]), rtol=1e-6, atol=0)
+
+
+def test_fields_are_given_to_an_executor_at_the_same_time():
+    x, both = fields(rows=2), threading.Barrier(2, timeout=20)
+
+    def together(field):
+        both.wait()  # one call after the other would wait for ever
+        return field[0, :, :2] ** 3
+
+    with ThreadPoolExecutor(2) as threads:
+        torch.testing.assert_close(BlackBox(together, batched=False, executor=threads)(x), twin(x), rtol=1e-12, atol=0)
+        one_by_one = python(PROGRAM, batched=False, executor=threads)(x)
+        torch.testing.assert_close(one_by_one, twin(x), rtol=1e-12, atol=0)
+        with pytest.raises(ValueError, match="write batched=False"):
+            BlackBox(twin, executor=threads)
+    with pytest.raises(TypeError, match="must be a concurrent.futures.Executor, got int"):
+        BlackBox(twin, batched=False, executor=2)  # type: ignore[arg-type]
 
 
 def test_answers_of_other_kinds():

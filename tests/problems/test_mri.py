@@ -11,7 +11,7 @@ from scidiff.errors import InputError
 from scidiff.inference import Ensemble
 from scidiff.linalg import Stationary
 from scidiff.operators.mri import CartesianMRI
-from scidiff.priors import GaussianPrior
+from scidiff.priors import GaussianPrior, LatentPrior, load_autoencoder
 from scidiff.problems import AcceleratedMRI
 from scidiff.problems.mri_observation import combine, operator_of, tensor
 from scidiff.problems.mri_scores import data_misfit, head_region, predicted_reference
@@ -218,3 +218,21 @@ def test_a_prior_of_other_channels_or_size_is_refused(scan, case) -> None:
         AcceleratedMRI(prior=smooth_prior((32, 32))).posterior(case.observation)
     with pytest.raises(InputError, match="lower the acceleration|calibration"):
         make(acceleration=8, calibration=0.5).read(scan)
+
+
+def test_a_prior_of_codes_is_seen_through_its_decoder_in_the_units_of_the_scan() -> None:
+    """Sides that are no multiples of the stride, and a scan in units of its own."""
+    codes = GaussianPrior(torch.zeros(16, 12, 11), Stationary(torch.ones(16, 12, 11), dims=2))
+    prior = LatentPrior(load_autoencoder("head-mri-autoencoder"), codes)
+    kspace, parts = simulate_kspace((46, 42), 5, 0.02, torch.Generator().manual_seed(1))
+    scan = xr.Dataset({"kspace": (("coil", "ky", "kx"), 1e-3 * kspace.numpy())})
+    problem = AcceleratedMRI(acceleration=2, calibration=0.3, map_sets=1, prior=prior)
+    observation = problem.read(scan)
+    posterior = problem.posterior(observation)
+    assert posterior.shape == (16, 12, 11) and float(observation["image_scale"]) < 0.1
+    x = combine(1e-3 * parts["clean"], operator_of(observation).maps)  # the head itself, phases and all
+    back = posterior.prior.decode(posterior.prior.encode(x))
+    assert back.shape == x.shape and (back - x).norm() < 0.25 * x.norm()
+    two = AcceleratedMRI(acceleration=2, calibration=0.3, map_sets=2, prior=prior)
+    with pytest.raises(InputError, match="one set of coil maps"):
+        two.posterior(two.read(scan))

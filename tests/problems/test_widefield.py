@@ -115,6 +115,16 @@ def test_cases_fit_the_model_of_the_inversion(case) -> None:
     assert case.truth["z"].attrs["units"] == "um" and float(case.truth["z"][0]) == pytest.approx(-0.8)
 
 
+def test_a_case_can_be_asked_as_it_is(case) -> None:
+    from scidiff.benchmark.questions import question
+
+    problem = WidefieldDeconvolution(**SMALL)
+    asked = question("widefield", 0, problem)
+    read = problem.posterior(problem.read(case.observation))
+    torch.testing.assert_close(asked.posterior.likelihoods[0].y, read.likelihoods[0].y)
+    assert {"richardson_lucy", "wiener"} <= set(asked.estimates()) and asked.truth is not None
+
+
 def test_reconstruction_is_positive_and_scored_inside_the_stack(case) -> None:
     problem = WidefieldDeconvolution(**SMALL)
     sampler = MMPS(sampler=DPMSolver(8, stochastic=True), iterations=3)
