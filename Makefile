@@ -51,7 +51,7 @@ METHODS := mmps pigdm dps sda diffpir ddrm ddnm dds daps pnpdm red_diff enkg:par
 
 table: $(INSTALLED)
 	$(BIN)/scidiff benchmark $(PROBLEMS) $(METHODS:%=-s %) --members 8 --seeds 2 \
-	  --budget denoiser=100,operator=2000 --limit 600 --workers $(WORKERS) --out runs/table --resume
+	  --budget denoiser=100,operator=2000 --limit 300 --workers $(WORKERS) --out runs/table --resume
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
