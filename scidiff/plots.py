@@ -6,7 +6,7 @@ Figures are made through matplotlib's objects, without pyplot: nothing is regist
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -235,7 +235,7 @@ def _histogram(axis: Axes, z: np.ndarray, freedom: int) -> None:
     _plain(axis, "upper left")
 
 
-def _plain(axis: Axes, corner: str = "upper right") -> None:
+def _plain(axis: Axes, corner: Literal["upper right", "upper left"] = "upper right") -> None:
     axis.tick_params(labelsize=7.5, length=2, color=INK, labelcolor=INK)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=7.5, loc=corner)
