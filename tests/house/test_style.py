@@ -139,3 +139,21 @@ def test_pins_hold_the_bounds(root):
     for line in wanted:
         need = Requirement(line)
         assert need.specifier.contains(pins[canonicalize_name(need.name)], prereleases=True), line
+
+
+def test_pins_can_be_installed_on_the_oldest_python(root):
+    """What is installed here at its pin says that it runs on every Python that the project promises."""
+    import tomllib
+    from importlib.metadata import distributions
+
+    from packaging.specifiers import SpecifierSet
+    from packaging.utils import canonicalize_name
+
+    pins = dict(line.split("==") for line in (root / "constraints.txt").read_text().splitlines() if "==" in line)
+    promised = tomllib.loads((root / "pyproject.toml").read_text())["project"]["requires-python"]
+    oldest = promised.removeprefix(">=") + ".0"
+    pinned = [d for d in distributions() if pins.get(canonicalize_name(d.metadata["Name"])) == d.version]
+    assert len(pinned) > 30
+    refused = [f"{d.metadata['Name']} {d.version}" for d in pinned
+               if oldest not in SpecifierSet(d.metadata.get("Requires-Python") or "")]  # fmt: skip
+    assert not refused, f"{refused} need a newer Python than {oldest}"
