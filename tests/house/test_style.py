@@ -154,6 +154,9 @@ def test_pins_can_be_installed_on_the_oldest_python(root):
     oldest = promised.removeprefix(">=") + ".0"
     pinned = [d for d in distributions() if pins.get(canonicalize_name(d.metadata["Name"])) == d.version]
     assert len(pinned) > 30
-    refused = [f"{d.metadata['Name']} {d.version}" for d in pinned
-               if oldest not in SpecifierSet(d.metadata.get("Requires-Python") or "")]  # fmt: skip
+    refused = [
+        f"{d.metadata['Name']} {d.version}"
+        for d in pinned
+        if oldest not in SpecifierSet(d.metadata.get("Requires-Python") or "")
+    ]
     assert not refused, f"{refused} need a newer Python than {oldest}"
