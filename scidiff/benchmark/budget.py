@@ -134,6 +134,6 @@ def _fitted(method: Contestant, name: str, asked: Question, members: int, budget
             raise TypeError(
                 f"{method.label} costs {many:g} of {limit.kind} whatever its {name}; {budget} is too little."
             )
-    return (
-        method.with_parameters(**{name: min(fits)}) if fits else method
-    )  # without a slope steps cost nothing of these
+    if not fits:  # its steps cost nothing of these kinds
+        return method
+    return method.with_parameters(**{name: min(fits)})

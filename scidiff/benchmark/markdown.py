@@ -66,8 +66,9 @@ def table(data: xr.Dataset) -> str:
 def overview(data: xr.Dataset) -> tuple[list[str], list[list[str]]]:
     """Heads and rows of one table of everything: samplers by mean rank, a column per problem.
 
-    A cell is the CRPS over that of the best method of the problem (1 is the best), and the share of the field inside
-    the 90 % interval; a method that diverged or failed in some case says so, one that cannot work has a dash.
+    A cell is the CRPS over that of the best method of the problem (1 is the best; the CRPS itself where the fair
+    estimate of the best is not positive), and the share of the field inside the 90 % interval; a method that diverged
+    or failed in some case says so, one that cannot work has a dash.
     """
     problems = [str(p) for p in data["problem"].values]
     columns: list[dict[str, str]] = []
@@ -88,7 +89,7 @@ def _overviewed(row: Mapping[str, Any], lowest: float) -> str:
     if not row["cases"]:
         return "-"
     inside = "" if math.isnan(row["coverage"]) else f" ({row['coverage']:.2f})"
-    return f"{row['crps'] / lowest:.2f}{inside}"
+    return (f"{row['crps'] / lowest:.2f}" if lowest > 0 else short(row["crps"])) + inside
 
 
 def _heads(names: Sequence[str]) -> list[str]:

@@ -231,7 +231,8 @@ def ranking(data: xr.Dataset) -> list[dict[str, Any]]:
     blocks = blocks[~blocks.isnan().all(1)]
     if not len(blocks):
         return []
-    scaled = blocks / blocks.nan_to_num(torch.inf).min(1, keepdim=True).values  # CRPS has the units of each problem
+    # CRPS has the units of each problem. The fair estimate of a few members may be zero or negative: no divisor.
+    scaled = blocks / blocks.abs().nanmedian(1, keepdim=True).values
     place, p = mean_ranks(blocks), against_best(scaled)
     found = [
         {"sampler": m, "mean_rank": float(place[i]), "p": p[i], "cases": int((~blocks[:, i].isnan()).sum())}

@@ -166,6 +166,24 @@ def test_the_tables_state_what_holds_for_all_cells():
     assert "eta=" in chosen and "steps=20" in chosen
 
 
+def test_a_fair_score_that_is_not_positive_does_not_turn_the_order():
+    """Of few members the fair CRPS of a good method may be negative; it is still the best of all."""
+    from scidiff.benchmark.markdown import overview
+    from scidiff.benchmark.results import dataset, ranking
+
+    crps = {"good": -0.02, "middle": 0.5, "bad": 1.0}
+    found = {"problem": "p", "status": "done", "reason": "", "source": "s"}
+    records = [
+        {**found, "sampler": name, "seed": seed, "scores": {"crps": value + 0.01 * seed / 8}}
+        for seed in range(8)
+        for name, value in crps.items()
+    ]
+    order = ranking(dataset(records))
+    assert [row["sampler"] for row in order] == list(crps)
+    assert order[0]["p"] == 1 and order[1]["p"] == order[2]["p"] == pytest.approx(2 / 2**8)  # all pairs one way, Holm
+    assert [cells[1] for cells in overview(dataset(records))[1]] == ["-0.0156", "0.504", "1"]
+
+
 def test_budgets_that_pay_for_nothing_and_wrong_ones():
     with pytest.raises(TypeError, match="more than denoiser=3"):
         affordable(contestant("dps"), question(NAME, 0), 4, Budget("denoiser", 3))
